@@ -301,7 +301,7 @@ func Parse(name string) (t Tap, layer int, ok bool) {
 		return 0, -1, false
 	}
 	t, ok = byShort[cache+rest]
-	if !ok || !t.PerLayer() {
+	if !ok || !t.PerLayer() || t.Cache() != (cache != "") {
 		return 0, -1, false
 	}
 	return t, n, true
