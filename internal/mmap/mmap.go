@@ -1,0 +1,150 @@
+// Package mmap maps files read-only, so that a checkpoint of 54 GB costs no memory of its own. Where a platform
+// has no mapping the bytes are read instead; there is no cgo.
+package mmap
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+)
+
+// Advice tells the kernel how a range will be read.
+type Advice uint8
+
+// Advices. They are hints: a platform without them does nothing.
+const (
+	Normal     Advice = iota
+	Sequential        // read once, front to back: layer streaming, hashing
+	Random            // rows of an embedding
+	WillNeed          // start reading now
+	DontNeed          // not needed again soon: its pages may go
+)
+
+// Map is a file's bytes. Reading them after Close, or after another program shortened the file, is a fault of the
+// process, not an error value; see Check.
+type Map struct {
+	data   []byte
+	file   *os.File     // nil when the bytes are not a mapping of an open file
+	unmap  func() error // nil when there is nothing to give back
+	mapped bool
+}
+
+// Open maps the file at path.
+func Open(path string) (*Map, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return File(f)
+}
+
+// File maps all of f, which it takes over: Close closes it, and so does an error. An empty file is an empty map.
+func File(f *os.File) (*Map, error) {
+	m, err := fileMap(f)
+	if err != nil {
+		_ = f.Close() // the first error is the one to tell
+		return nil, err
+	}
+	return m, nil
+}
+
+func fileMap(f *os.File) (*Map, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	size := info.Size()
+	if size < 0 || size > math.MaxInt {
+		return nil, fmt.Errorf("%s: %d bytes do not fit this platform's address space", f.Name(), size)
+	}
+	if size == 0 {
+		return &Map{file: f}, nil
+	}
+	data, unmap, err := mapFile(f, int(size))
+	if err != nil {
+		return nil, fmt.Errorf("map %s (%d bytes): %w", f.Name(), size, err)
+	}
+	return &Map{data: data, file: f, unmap: unmap, mapped: unmap != nil}, nil
+}
+
+// Byter is a file whose bytes are in memory already, as an embedded one's are.
+type Byter interface {
+	// Bytes gives the whole content, which must not be written to.
+	Bytes() []byte
+}
+
+// FS maps f, a file of any file system, and takes it over: an *os.File is mapped, a Byter is used as it is, and
+// anything else is read.
+func FS(f fs.File) (*Map, error) {
+	if o, ok := f.(*os.File); ok {
+		return File(o)
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	if b, ok := f.(Byter); ok {
+		return &Map{data: b.Bytes()}, nil
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Map{data: data}, nil
+}
+
+// Bytes gives the whole file. The slice is valid until Close and must not be written to.
+func (m *Map) Bytes() []byte { return m.data }
+
+// Len is the file's length when it was mapped.
+func (m *Map) Len() int { return len(m.data) }
+
+// Mapped says whether the bytes are the kernel's pages, false if they were read into memory.
+func (m *Map) Mapped() bool { return m.mapped }
+
+// Advise passes a hint for bytes [off, off+n). It widens the range to whole pages (DontNeed too: pages of a
+// read-only mapping come back from the file). Ranges outside the map are an error.
+func (m *Map) Advise(a Advice, off, n int) error {
+	if off < 0 || n < 0 || off > len(m.data) || n > len(m.data)-off {
+		return fmt.Errorf("advice for bytes %d..%d of a map of %d bytes", off, off+n, len(m.data))
+	}
+	if !m.mapped || n == 0 {
+		return nil
+	}
+	page := os.Getpagesize()
+	start := off / page * page
+	return advise(m.data[start:off+n], a)
+}
+
+// Check says whether the file still has the length it was mapped with. A mapping of a file that was cut faults
+// when the missing pages are read; long jobs ask between layers and stop with this error instead.
+func (m *Map) Check() error {
+	if m.file == nil {
+		return nil
+	}
+	info, err := m.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != int64(len(m.data)) {
+		return fmt.Errorf("%s had %d bytes when it was opened and has %d now: another program changed it", m.file.Name(), len(m.data), info.Size())
+	}
+	return nil
+}
+
+// Close gives the mapping and the file back. A second Close does nothing.
+func (m *Map) Close() error {
+	var err error
+	if m.unmap != nil {
+		err = m.unmap()
+	}
+	if m.file != nil {
+		if cerr := m.file.Close(); err == nil {
+			err = cerr
+		}
+	}
+	*m = Map{}
+	return err
+}
