@@ -1,0 +1,266 @@
+package kernels
+
+import (
+	"encoding/binary"
+	"math"
+
+	"sibyl/precision"
+)
+
+// The fast arithmetic: float32 in any order, within |error| <= n u/(1-n u) sum|w*x|, u = 2^-24. Several chains a sum
+// keep the pipeline full and the error well below that.
+
+func dotFast(a, b []float32) float32 {
+	var s0, s1, s2, s3 float32
+	b = b[:len(a)]
+	i := 0
+	for ; i+3 < len(a); i += 4 {
+		s0 += a[i] * b[i]
+		s1 += a[i+1] * b[i+1]
+		s2 += a[i+2] * b[i+2]
+		s3 += a[i+3] * b[i+3]
+	}
+	for ; i < len(a); i++ {
+		s0 += a[i] * b[i]
+	}
+	return (s0 + s1) + (s2 + s3)
+}
+
+// dotBF16 is the row's dot product without a copy of the row: one 8-byte load holds four weights.
+func dotBF16(x []float32, p []byte) float32 {
+	var s0, s1, s2, s3, s4, s5, s6, s7 float32
+	n := len(x)
+	p = p[:2*n]
+	i := 0
+	for ; i+7 < n; i += 8 {
+		y := x[i : i+8 : i+8]
+		q := p[2*i : 2*i+16 : 2*i+16]
+		u, v := binary.LittleEndian.Uint64(q), binary.LittleEndian.Uint64(q[8:])
+		s0 += math.Float32frombits(uint32(u)<<16) * y[0]
+		s1 += math.Float32frombits(uint32(u)&0xffff0000) * y[1]
+		s2 += math.Float32frombits(uint32(u>>32)<<16) * y[2]
+		s3 += math.Float32frombits(uint32(u>>32)&0xffff0000) * y[3]
+		s4 += math.Float32frombits(uint32(v)<<16) * y[4]
+		s5 += math.Float32frombits(uint32(v)&0xffff0000) * y[5]
+		s6 += math.Float32frombits(uint32(v>>32)<<16) * y[6]
+		s7 += math.Float32frombits(uint32(v>>32)&0xffff0000) * y[7]
+	}
+	for ; i < n; i++ {
+		s0 += precision.BF16ToF32(binary.LittleEndian.Uint16(p[2*i:])) * x[i]
+	}
+	return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+}
+
+// dotF16 is dotBF16 for binary16. Shifted into float32's place a half is f * 2^-112, subnormals included, so the
+// products need one scale at the end; infinities and NaN go through Row instead.
+func dotF16(x []float32, p []byte) (sum float32, ok bool) {
+	var s0, s1, s2, s3 float32
+	n := len(x)
+	p = p[:2*n]
+	var bad uint32
+	i := 0
+	for ; i+3 < n; i += 4 {
+		y := x[i : i+4 : i+4]
+		u := binary.LittleEndian.Uint64(p[2*i : 2*i+8 : 2*i+8])
+		a, b := uint32(u), uint32(u>>32)
+		bad |= (a&0x7fff + 0x0400) | (a>>16&0x7fff + 0x0400) | (b&0x7fff + 0x0400) | (b>>16&0x7fff + 0x0400)
+		s0 += math.Float32frombits(a<<16&0x80000000|(a&0x7fff)<<13) * y[0]
+		s1 += math.Float32frombits(a&0x80000000|(a>>16&0x7fff)<<13) * y[1]
+		s2 += math.Float32frombits(b<<16&0x80000000|(b&0x7fff)<<13) * y[2]
+		s3 += math.Float32frombits(b&0x80000000|(b>>16&0x7fff)<<13) * y[3]
+	}
+	for ; i < n; i++ {
+		h := uint32(binary.LittleEndian.Uint16(p[2*i:]))
+		bad |= h&0x7fff + 0x0400
+		s0 += math.Float32frombits(h<<16&0x80000000|(h&0x7fff)<<13) * x[i]
+	}
+	return ((s0 + s1) + (s2 + s3)) * 0x1p112, bad&0x8000 == 0
+}
+
+func dotF32(x []float32, p []byte) float32 {
+	var s0, s1, s2, s3 float32
+	n := len(x)
+	p = p[:4*n]
+	i := 0
+	for ; i+3 < n; i += 4 {
+		y := x[i : i+4 : i+4]
+		q := p[4*i : 4*i+16 : 4*i+16]
+		s0 += math.Float32frombits(binary.LittleEndian.Uint32(q)) * y[0]
+		s1 += math.Float32frombits(binary.LittleEndian.Uint32(q[4:])) * y[1]
+		s2 += math.Float32frombits(binary.LittleEndian.Uint32(q[8:])) * y[2]
+		s3 += math.Float32frombits(binary.LittleEndian.Uint32(q[12:])) * y[3]
+	}
+	for ; i < n; i++ {
+		s0 += math.Float32frombits(binary.LittleEndian.Uint32(p[4*i:])) * x[i]
+	}
+	return (s0 + s1) + (s2 + s3)
+}
+
+// linearFast: one token reads each row straight from its stored form; more tokens share a decoded row.
+func linearFast(p *Pool, out, x []float32, rows int, w *Matrix) {
+	if rows == 1 && w.Round == precision.F32 {
+		gemvFast(p, out, x, w)
+		return
+	}
+	n, N := w.Cols, w.Rows
+	p.For((N+1)/2, 2*n*rows, func(lo, hi int) {
+		buf := make([]float32, 2*n)
+		for o := 2 * lo; o < min(2*hi, N); o += 2 {
+			two := min(2, N-o)
+			w.Row(buf, o)
+			w.Row(buf[n:], o+two-1)
+			a, b := buf[:n], buf[n:]
+			for t := 0; t < rows; t += 2 {
+				t1 := min(t+1, rows-1)
+				r00, r01, r10, r11 := dot2x2(a, b, x[t*n:][:n], x[t1*n:][:n])
+				d, e := out[t*N+o:], out[t1*N+o:]
+				d[0], e[0] = r00, r01
+				if two == 2 {
+					d[1], e[1] = r10, r11
+				}
+			}
+		}
+	})
+}
+
+func gemvFast(p *Pool, out, x []float32, w *Matrix) {
+	n := w.Cols
+	x = x[:n]
+	p.For(w.Rows, n, func(lo, hi int) {
+		switch w.Format {
+		case F32:
+			for o := lo; o < hi; o++ {
+				out[o] = dotF32(x, w.Data[4*o*n:][:4*n])
+			}
+		case BF16:
+			for o := lo; o < hi; o++ {
+				out[o] = dotBF16(x, w.Data[2*o*n:][:2*n])
+			}
+		case F16:
+			var row []float32
+			for o := lo; o < hi; o++ {
+				s, ok := dotF16(x, w.Data[2*o*n:][:2*n])
+				if !ok { // an infinity or NaN among the weights
+					if row == nil {
+						row = make([]float32, n)
+					}
+					w.Row(row, o)
+					s = dotFast(row, x)
+				}
+				out[o] = s
+			}
+		}
+	})
+}
+
+// dot2x2 is two weight rows against two tokens, each sum in two chains.
+func dot2x2(a, b, x, y []float32) (ax, ay, bx, by float32) {
+	n := len(a)
+	b, x, y = b[:n], x[:n], y[:n]
+	var cx, cy, dx, dy float32
+	i := 0
+	for ; i+1 < n; i += 2 {
+		a0, b0, x0, y0 := a[i], b[i], x[i], y[i]
+		ax += a0 * x0
+		ay += a0 * y0
+		bx += b0 * x0
+		by += b0 * y0
+		a1, b1, x1, y1 := a[i+1], b[i+1], x[i+1], y[i+1]
+		cx += a1 * x1
+		cy += a1 * y1
+		dx += b1 * x1
+		dy += b1 * y1
+	}
+	if i < n {
+		ax += a[i] * x[i]
+		ay += a[i] * y[i]
+		bx += b[i] * x[i]
+		by += b[i] * y[i]
+	}
+	return ax + cx, ay + cy, bx + dx, by + dy
+}
+
+func sumFast(x []float32) float32 {
+	var s0, s1 float32
+	i := 0
+	for ; i+1 < len(x); i += 2 {
+		s0 += x[i]
+		s1 += x[i+1]
+	}
+	if i < len(x) {
+		s0 += x[i]
+	}
+	return s0 + s1
+}
+
+func weightedRowsFast(out, w, v []float32, stride int) {
+	clear(out)
+	for j, a := range w {
+		row := v[j*stride:][:len(out)]
+		for d, x := range row {
+			out[d] += a * x
+		}
+	}
+}
+
+func invRMSFast(x []float32, eps float32) float32 {
+	return rsqrtFast(dotFast(x, x)/float32(len(x)) + eps)
+}
+
+func rsqrtFast(x float32) float32 { return float32(1 / math.Sqrt(float64(x))) }
+
+func expFast(x float32) float32      { return float32(precision.Exp64(float64(x))) }
+func sigmoidFast(x float32) float32  { return float32(precision.Sigmoid64(float64(x))) }
+func siluFast(x float32) float32     { return float32(precision.SiLU64(float64(x))) }
+func softplusFast(x float32) float32 { return float32(precision.Softplus64(float64(x))) }
+func softplus3Fast(x float32) float32 {
+	if x > 20 {
+		return x
+	}
+	return float32(precision.Log64(float64(1 + expFast(x))))
+}
+
+func softmaxFast(x []float32) {
+	m := float32(math.Inf(-1))
+	for _, v := range x {
+		if v > m || v != v {
+			m = v
+		}
+	}
+	var sum float32
+	for i, v := range x {
+		e := expFast(v - m)
+		x[i] = e
+		sum += e
+	}
+	inv := 1 / sum
+	for i := range x {
+		x[i] *= inv
+	}
+}
+
+func deltaStepFast(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
+	dv := len(v)
+	clear(out)
+	for d, kd := range k {
+		row := S[d*dv:][:dv]
+		for e, s := range row {
+			s *= decay
+			row[e] = s
+			out[e] += s * kd
+		}
+	}
+	delta := make([]float32, dv)
+	for e := range delta {
+		delta[e] = beta * (v[e] - out[e])
+	}
+	clear(out)
+	for d, kd := range k {
+		row, qd := S[d*dv:][:dv], q[d]
+		for e, s := range row {
+			s += kd * delta[e]
+			row[e] = s
+			out[e] += s * qd
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package precision
+
+import (
+	"math"
+	"math/big"
+)
+
+// Exact mode: every named operation is R32(the exact result of its inputs). Each function computes in float64
+// with a bound on its error; where the bound straddles a float32 rounding boundary, big.go decides.
+
+// near rounds s to float32 if every number within b of it rounds alike.
+func near(s, b float64) (float32, bool) {
+	if s-s != 0 { // NaN or infinite: no wider arithmetic will change it
+		return float32(s), true
+	}
+	if b < 0x1p-1000 { // exact zeros and results far below float32
+		return float32(s), true
+	}
+	return float32(s), float32(s-b) == float32(s+b)
+}
+
+// Near is near for the kernels: the float32 rounding of s, and whether an error of at most b cannot change it.
+func Near(s, b float64) (float32, bool) { return near(s, b) }
+
+// ExpR32 is R32(e^x).
+func ExpR32(x float32) float32 {
+	y := Exp64(float64(x))
+	if r, ok := near(y, y*elemErr); ok {
+		return r
+	}
+	return bigF32(bigExp(bigNew(float64(x))))
+}
+
+// LogR32 is R32(log x).
+func LogR32(x float32) float32 {
+	y := Log64(float64(x))
+	if r, ok := near(y, math.Abs(y)*elemErr); ok {
+		return r
+	}
+	return bigF32(bigLog(bigNew(float64(x))))
+}
+
+// bigSigmoidDen is 1 + e^-x.
+func bigSigmoidDen(x float32) *big.Float {
+	e := bigExp(bigNew(-float64(x)))
+	return e.Add(e, bigNew(1))
+}
+
+// SigmoidR32 is R32(1/(1+e^-x)).
+func SigmoidR32(x float32) float32 {
+	y := Sigmoid64(float64(x))
+	if r, ok := near(y, y*elemErr); ok {
+		return r
+	}
+	return bigF32(new(big.Float).SetPrec(bigPrec).Quo(bigNew(1), bigSigmoidDen(x)))
+}
+
+// SiLUR32 is R32(x/(1+e^-x)).
+func SiLUR32(x float32) float32 {
+	y := SiLU64(float64(x))
+	if r, ok := near(y, math.Abs(y)*elemErr); ok {
+		return r
+	}
+	return bigF32(new(big.Float).SetPrec(bigPrec).Quo(bigNew(float64(x)), bigSigmoidDen(x)))
+}
+
+// SoftplusR32 is R32(log(1+e^x)) as one operation; x above 20 passes.
+func SoftplusR32(x float32) float32 {
+	y := Softplus64(float64(x))
+	if r, ok := near(y, math.Abs(y)*elemErr); ok || x > 20 {
+		return r
+	}
+	e := bigExp(bigNew(float64(x)))
+	return bigF32(bigLog(e.Add(e, bigNew(1))))
+}
+
+// Softplus3R32 is softplus as an exported graph computes it: R32(log(R32(1 + R32(e^x)))); x above 20 passes.
+// At x = -10 it is off by 1.3e-3 of its value, below -16.6 it is 0.
+func Softplus3R32(x float32) float32 {
+	if x > 20 {
+		return x
+	}
+	return LogR32(1 + ExpR32(x))
+}
+
+// RsqrtR32 is R32(1/sqrt(x)).
+func RsqrtR32(x float32) float32 {
+	y := 1 / math.Sqrt(float64(x))
+	if r, ok := near(y, y*0x1p-51); ok {
+		return r
+	}
+	s := new(big.Float).SetPrec(bigPrec).Sqrt(bigNew(float64(x)))
+	return bigF32(s.Quo(bigNew(1), s))
+}
+
+// SinCosR32 is R32(sin x), R32(cos x).
+func SinCosR32(x float32) (sin, cos float32) {
+	s, c, ok := SinCos64(float64(x))
+	if !ok && (x-x) != 0 {
+		return float32(math.NaN()), float32(math.NaN())
+	}
+	rs, oks := near(s, 0x1p-50)
+	rc, okc := near(c, 0x1p-50)
+	if ok && oks && okc {
+		return rs, rc
+	}
+	bs, bc := bigSinCos(float64(x))
+	return bigF32(bs), bigF32(bc)
+}
+
+// PowR32 is R32(x^y) for x > 0, in wide arithmetic: it runs a few dozen times when a model is bound.
+func PowR32(x, y float32) float32 {
+	l := bigLog(bigNew(float64(x)))
+	return bigF32(bigExp(l.Mul(l, bigNew(float64(y)))))
+}
+
+// InvFreq is the rope frequency table of DESIGN section 2: R32(1 / R32(theta^R32(2j/rot))), j < rot/2. theta is
+// float32 in the formula; 1e7 is exact.
+func InvFreq(theta float64, rot int) []float32 {
+	out := make([]float32, rot/2)
+	for j := range out {
+		out[j] = 1 / PowR32(float32(theta), float32(float64(2*j)/float64(rot)))
+	}
+	return out
+}
+
+// twoSum: s + e = a + b exactly.
+func twoSum(a, b float64) (s, e float64) {
+	s = a + b
+	bb := s - a
+	return s, (a - (s - bb)) + (b - bb)
+}
+
+// SumTerms is R32(the sum of n terms), each exact in float64, decided in three steps: compensated float64, then
+// wide. scale divides the sum (1 for a sum, n for a mean) and is exact in float64.
+func SumTerms(n int, term func(i int) float64, scale float64) float32 {
+	var s, c, abs float64
+	for i := range n {
+		t := term(i)
+		var e float64
+		s, e = twoSum(s, t)
+		c += e
+		abs += math.Abs(t)
+	}
+	// Ogita, Rump, Oishi 2005: the compensated sum errs by at most u|sum| + (n u)^2 sum|t|, u = 2^-53.
+	y := (s + c) / scale
+	nu := float64(n+2) * 0x1p-53
+	b := (math.Abs(s+c)*0x1p-51 + 2*nu*nu*abs) / scale
+	if r, ok := near(y, b); ok {
+		return r
+	}
+	sum := bigNew(0)
+	for i := range n {
+		sum.Add(sum, bigNew(term(i)))
+	}
+	if sum.Sign() == 0 {
+		return 0
+	}
+	return bigF32(sum.Quo(sum, bigNew(scale)))
+}
+
+// SoftmaxR32 replaces x by R32(softmax(x)), the whole as one operation. NaN anywhere, or +Inf, gives NaN.
+func SoftmaxR32(x []float32) {
+	m := math.Inf(-1)
+	for _, v := range x {
+		if v != v {
+			m = math.NaN()
+			break
+		}
+		m = max(m, float64(v))
+	}
+	e := make([]float64, len(x))
+	var s, c float64
+	for i, v := range x {
+		e[i] = Exp64(float64(v) - m)
+		var r float64
+		s, r = twoSum(s, e[i])
+		c += r
+	}
+	sum := s + c
+	var den *big.Float
+	for i, v := range x {
+		y := e[i] / sum
+		// The difference v-m is exact unless the exponents lie far apart; then it errs by |d| 2^-53 at most.
+		b := elemErr
+		d := float64(v) - m
+		if _, lost := twoSum(float64(v), -m); lost != 0 {
+			b += math.Abs(d) * 0x1p-53
+		}
+		r, ok := near(y, y*b*2)
+		if !ok {
+			if den == nil {
+				den = bigNew(0)
+				for _, w := range x {
+					den.Add(den, bigExp(bigDiff(w, m)))
+				}
+			}
+			q := bigExp(bigDiff(v, m))
+			r = bigF32(q.Quo(q, den))
+		}
+		x[i] = r
+	}
+}
+
+func bigDiff(v float32, m float64) *big.Float {
+	return new(big.Float).SetPrec(bigPrec).Sub(bigNew(float64(v)), bigNew(m))
+}
