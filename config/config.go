@@ -54,6 +54,9 @@ type Config struct {
 	TieWordEmbeddings bool
 
 	EOS []int32 // eos_token_id of the text config, possibly none
+
+	// Assumed names the keys that the file lacks and Exceptions fills in, sorted.
+	Assumed []string
 }
 
 // MoE describes the mixture-of-experts MLP.
