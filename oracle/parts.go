@@ -1,0 +1,220 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"sibyl/engine"
+)
+
+// qualify is part 1, by REF alone: its greedy continuation of every prompt, then its margin at every position of
+// prompt and continuation. The controls are run over the same texts, so that all evidence is there when TEST comes.
+func (g *gate) qualify(ctx context.Context) error {
+	for i := range g.res.Prompts {
+		q := &g.res.Prompts[i]
+		g.progress("reference: greedy continuation", i, len(g.res.Prompts))
+		var seen []Seen
+		if g.p.MaxTokens > 0 {
+			err := generate(ctx, g.Ref, "the reference", q.IDs, nil, &g.p, func(_ int, s Seen) error {
+				seen = append(seen, s)
+				q.RefIDs = append(q.RefIDs, s.ID)
+				q.RefLogitGap = append(q.RefLogitGap, shown(s.LogitGap))
+				q.RefProbGap = append(q.RefProbGap, shown(s.ProbGap))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		g.gen = append(g.gen, seen)
+	}
+	ref, err := g.scoreAll(ctx, g.Ref, "the reference")
+	if err != nil {
+		return err
+	}
+	for _, c := range g.Controls {
+		seen, err := g.scoreAll(ctx, c.Engine, "control "+c.Label)
+		if err != nil {
+			return err
+		}
+		g.ctls = append(g.ctls, seen)
+	}
+	g.ref = ref
+	g.checkRef()
+	g.measureNoise()
+	return nil
+}
+
+// texts are the prompts, each with REF's continuation but its last token, which nothing follows.
+func (g *gate) texts() [][]int32 {
+	texts := make([][]int32, len(g.res.Prompts))
+	for i, q := range g.res.Prompts {
+		texts[i] = append(append(texts[i], q.IDs...), q.RefIDs[:max(0, len(q.RefIDs)-1)]...)
+	}
+	return texts
+}
+
+// scoreAll keeps what e shows at every position of the texts, [prompt][pos].
+func (g *gate) scoreAll(ctx context.Context, e engine.Engine, who string) ([][]Seen, error) {
+	texts := g.texts()
+	seen, done, total := make([][]Seen, len(texts)), 0, size(texts)
+	err := score(ctx, e, who, texts, &g.p, func(seq, _ int, s Seen) error {
+		seen[seq] = append(seen[seq], s)
+		done++
+		g.progress(who+": teacher forcing", done, total)
+		return nil
+	})
+	return seen, err
+}
+
+// size is how many positions the texts have.
+func size(texts [][]int32) (n int) {
+	for _, ids := range texts {
+		n += len(ids)
+	}
+	return n
+}
+
+// checkRef warns of a reference that cannot be trusted: not finite, or another id in prefill than in decode.
+func (g *gate) checkRef() {
+	faults, split, first := 0, 0, ""
+	for i, row := range g.ref {
+		for pos := range row {
+			s := &row[pos]
+			if s.Fault != "" {
+				faults++
+				if first == "" {
+					first = fmt.Sprintf("prompt %d, position %d: %s", i+1, pos, s.Fault)
+				}
+			}
+			k := pos - (len(g.res.Prompts[i].IDs) - 1)
+			if k >= 0 && k < len(g.gen[i]) && g.gen[i][k].ID != s.ID && g.p.margin(s) >= g.p.Margin {
+				split++
+			}
+		}
+	}
+	if faults > 0 {
+		g.warn("the reference's logits are not finite at %d positions (%s); those do not qualify", faults, first)
+	}
+	if split > 0 {
+		g.warn("the reference contradicts itself between prefill and decode at %d positions above the floor", split)
+	}
+	if !g.Ref.Info().Shows.Has(engine.TopK) {
+		g.warn("the reference shows no margins, so no position can qualify")
+	}
+}
+
+func (g *gate) warn(format string, args ...any) {
+	g.res.Warnings = append(g.res.Warnings, fmt.Sprintf(format, args...))
+}
+
+// measureNoise is the rms distance of REF's logits to the same model in the other of fp32 and fp64, over the
+// candidates both show. Both ways it measures fp32's rounding, since fp64's is 2^-29 of it.
+func (g *gate) measureNoise() {
+	for k, c := range g.Controls {
+		if c.Kind != ControlNoise {
+			continue
+		}
+		ref, twin := g.Ref.Info(), c.Engine.Info()
+		if (ref.LogitsDType == "F64") == (twin.LogitsDType == "F64") {
+			g.res.Noise.Source = fmt.Sprintf("not measured: %s and %s are not one fp32 and one fp64", ref.Subject, twin.Subject)
+			continue
+		}
+		sum, n := 0.0, 0
+		for i := range g.ref {
+			for pos := range g.ref[i] {
+				distances(&g.ref[i][pos], &g.ctls[k][i][pos], func(d float64) {
+					if finite(d) {
+						sum += d * d
+						n++
+					}
+				})
+			}
+		}
+		g.res.Noise = Noise{shown(math.Sqrt(sum / float64(n))), fmt.Sprintf("rms of %d logits, %s against %s", n, ref.Subject, twin.Subject)}
+		return
+	}
+}
+
+// teacherForce is part 2: TEST's top-1 at every position of prompt and continuation, fed by prefill.
+func (g *gate) teacherForce(ctx context.Context) error {
+	if g.ref == nil {
+		return skip{"the reference did not get this far"}
+	}
+	texts := g.texts()
+	done, total := 0, size(texts)
+	return score(ctx, g.Test, "the test engine", texts, &g.p, func(seq, pos int, s Seen) error {
+		g.judge(TeacherForced, seq, pos, g.ref[seq][pos], s)
+		done++
+		g.progress("test: teacher forcing", done, total)
+		return nil
+	})
+}
+
+// stateStep is part 3: TEST decodes REF's first token from REF's own state after the prompt, rounded to the types
+// TEST stores states in. A flip here is in the decode step itself, not in what prefill left behind.
+func (g *gate) stateStep(ctx context.Context) error {
+	if g.ref == nil {
+		return skip{"the reference did not get this far"}
+	}
+	from, okRef := g.Ref.(engine.Stater)
+	to, okTest := g.Test.(engine.Stater)
+	switch {
+	case !okRef || !g.Ref.Info().Shows.Has(engine.ReadState):
+		return fmt.Errorf("the reference's state cannot be read: %w", engine.ErrNotShown)
+	case !okTest || !g.test.Shows.Has(engine.TakeState):
+		return fmt.Errorf("the test engine takes no state: %w", engine.ErrNotShown)
+	}
+	ran := false
+	for i, q := range g.res.Prompts {
+		if len(g.gen[i]) < 2 {
+			continue // REF says nothing of the position after its first token
+		}
+		g.progress("test: one step from the reference's state", i, len(g.res.Prompts))
+		state, err := from.Prefill(ctx, engine.Prompt{IDs: q.IDs}, g.p.Path)
+		if err != nil {
+			return &breach{"the reference", "prefilling to a state", err}
+		}
+		state, overflowed, err := roundState(state, g.test.StateDTypes)
+		if err != nil {
+			return &breach{"the reference's state", "rounding it to TEST's types", err}
+		}
+		if overflowed > 0 {
+			g.warn("prompt %d: %d values of the reference's state overflow TEST's state types", i+1, overflowed)
+		}
+		p, err := to.Step(ctx, state, q.RefIDs[0], g.p.TopK)
+		if err != nil {
+			return &breach{"the test engine", "one step from the reference's state", err}
+		}
+		g.judge(StateStep, i, len(q.IDs), g.gen[i][1], see(p, g.test.Shows))
+		ran = true
+	}
+	if !ran {
+		return skip{"needs two generated tokens"}
+	}
+	return nil
+}
+
+// rollout is part 4: TEST along its own decode path, handed REF's id after every token.
+func (g *gate) rollout(ctx context.Context) error {
+	if g.ref == nil {
+		return skip{"the reference did not get this far"}
+	}
+	if g.p.MaxTokens == 0 {
+		return skip{"no token is to be generated"}
+	}
+	for i := range g.res.Prompts {
+		q := &g.res.Prompts[i]
+		g.progress("test: greedy rollout", i, len(g.res.Prompts))
+		err := generate(ctx, g.Test, "the test engine", q.IDs, q.RefIDs, &g.p, func(k int, s Seen) error {
+			q.TestIDs = append(q.TestIDs, s.ID)
+			g.judge(Rollout, i, len(q.IDs)-1+k, g.gen[i][k], s)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/x448/float16"
+
+	"sibyl/engine"
+	"sibyl/trace"
+)
+
+// generate follows e's decode path from prompt and gives what it showed before each token. With force it is
+// re-anchored: step i consumes force[i] whatever e chose, so one flip cannot hide or cause the next, and there are
+// len(force) steps. Without, e goes its own greedy way for n steps or up to a stop id.
+func generate(ctx context.Context, e engine.Engine, who string, prompt, force []int32, p *Protocol, each func(i int, s Seen) error) error {
+	opt := engine.Options{Force: force, TopK: p.TopK, Path: p.Path}
+	want := len(force)
+	if force == nil {
+		opt.MaxTokens, opt.Stop, want = p.MaxTokens, p.Stop, p.MaxTokens
+	}
+	shows, got, stopped := e.Info().Shows, 0, false
+	err := e.Generate(ctx, engine.Prompt{IDs: prompt}, opt, func(t *engine.Token) error {
+		if t.Index != got || got >= want {
+			return fmt.Errorf("showed token %d where token %d of %d was next", t.Index, got, want)
+		}
+		got++
+		stopped = slices.Contains(opt.Stop, t.ID)
+		return each(t.Index, see(&t.Position, shows))
+	})
+	if err == nil && got < want && !stopped {
+		err = fmt.Errorf("ended after %d of %d tokens", got, want)
+	}
+	if err != nil {
+		return &breach{who, "decoding", err}
+	}
+	return nil
+}
+
+// score is teacher forcing of e over texts as one ragged batch.
+func score(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, each func(seq, pos int, s Seen) error) error {
+	prompts := make([]engine.Prompt, len(texts))
+	next, left := make([]int, len(texts)), 0
+	for i, ids := range texts {
+		prompts[i].IDs = ids
+		left += len(ids)
+	}
+	shows := e.Info().Shows
+	err := e.Score(ctx, prompts, engine.Want{TopK: p.TopK, Path: p.Path}, func(q *engine.Position) error {
+		if q.Seq < 0 || q.Seq >= len(texts) || q.Pos != next[q.Seq] || q.Pos >= len(texts[q.Seq]) {
+			return fmt.Errorf("showed position %d of prompt %d out of turn", q.Pos, q.Seq)
+		}
+		next[q.Seq]++
+		left--
+		return each(q.Seq, q.Pos, see(q, shows))
+	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("left out %d positions", left)
+	}
+	if err != nil {
+		return &breach{who, "teacher forcing", err}
+	}
+	return nil
+}
+
+// rounders round to a state's storage type and back, by dtype. F64 states come to us in float32 already.
+var rounders = map[string]func(float32) float32{
+	"": nil, "F32": nil, "F64": nil,
+	"F16":  func(x float32) float32 { return float16.Fromfloat32(x).Float32() },
+	"BF16": roundBF16,
+}
+
+// roundBF16 rounds to the nearest bfloat16, ties to even; NaN stays NaN.
+func roundBF16(x float32) float32 {
+	b := math.Float32bits(x)
+	if x != x {
+		return math.Float32frombits(b | 0x400000)
+	}
+	return math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff)
+}
+
+// roundState copies s with each tensor rounded to the type TEST stores it in. overflowed counts finite values
+// that became infinite.
+func roundState(s *engine.State, d engine.StateDTypes) (out *engine.State, overflowed int, err error) {
+	out = &engine.State{Len: s.Len, Tensors: make(map[string]engine.StateTensor, len(s.Tensors))}
+	for _, name := range slices.Sorted(maps.Keys(s.Tensors)) {
+		dtype := ""
+		tap, _, ok := trace.Parse(name)
+		switch {
+		case ok && tap == trace.CacheRecurrentState:
+			dtype = d.Recurrent
+		case ok && tap == trace.CacheConvState:
+			dtype = d.Conv
+		case ok && (tap == trace.CacheKey || tap == trace.CacheValue):
+			dtype = d.KV
+		default:
+			return nil, 0, fmt.Errorf("state tensor %q is none of the cache tensors", name)
+		}
+		round, known := rounders[dtype]
+		if !known {
+			return nil, 0, fmt.Errorf("state dtype %q of %s is not one of F64, F32, F16, BF16", dtype, name)
+		}
+		t := s.Tensors[name]
+		data := slices.Clone(t.Data)
+		for i, x := range data {
+			if round == nil {
+				break
+			}
+			data[i] = round(x)
+			if finite(float64(x)) && !finite(float64(data[i])) {
+				overflowed++
+			}
+		}
+		out.Tensors[name] = engine.StateTensor{Shape: slices.Clone(t.Shape), Data: data}
+	}
+	return out, overflowed, nil
+}
