@@ -284,8 +284,11 @@ var byShort = func() map[string]Tap {
 	return m
 }()
 
+// maxLayers bounds layer numbers read from names: walks over layers stay short whatever a file claims.
+const maxLayers = 1024
+
 // Parse reads a name back; layer is -1 for taps that are not per layer. Layer numbers are plain decimal without
-// leading zeros, as Name writes them.
+// leading zeros, as Name writes them, below 1024.
 func Parse(name string) (t Tap, layer int, ok bool) {
 	short, cache := name, ""
 	if rest, found := strings.CutPrefix(short, "cache."); found {
@@ -297,7 +300,7 @@ func Parse(name string) (t Tap, layer int, ok bool) {
 		return t, -1, ok && !t.PerLayer()
 	}
 	n, err := strconv.Atoi(digits)
-	if err != nil || n < 0 || strconv.Itoa(n) != digits {
+	if err != nil || n < 0 || n >= maxLayers || strconv.Itoa(n) != digits {
 		return 0, -1, false
 	}
 	t, ok = byShort[cache+rest]

@@ -108,7 +108,7 @@ func TestEveryTapSaysWhatItIs(t *testing.T) {
 func TestNamesParseBack(t *testing.T) {
 	t.Parallel()
 	for tap := range NumTaps {
-		for _, layer := range []int{0, 3, 63, 255, 256, 1000} {
+		for _, layer := range []int{0, 3, 63, 255, 256, 1000, 1023} {
 			want := layer
 			if !tap.PerLayer() {
 				want = -1
@@ -132,7 +132,8 @@ func TestNamesParseBack(t *testing.T) {
 		"layer0.key":               "a state without cache.",
 		"layer0.cache.key":         "the prefix in the wrong place",
 		"p9.layer0.out":            "prompts are prefixes of goldens, not of taps",
-		"layer99999999999999999.x": "overflow",
+		"layer99999999999999.out":  "overflow",
+		"layer1024.out":            "beyond the bound",
 	} {
 		if got, _, ok := Parse(name); ok {
 			t.Errorf("Parse(%q) = %v, want no tap\nwhy: %s", name, got, why)
