@@ -120,20 +120,20 @@ func TestNamesParseBack(t *testing.T) {
 		}
 	}
 	for name, why := range map[string]string{
-		"":                         "empty",
-		"layer.out":                "no number",
-		"layer01.out":              "a second spelling of layer 1",
-		"layer-1.out":              "negative",
-		"layer+1.out":              "Atoi takes a sign, Name never writes one",
-		"layer0.logits":            "a top-level tap in a layer",
-		"out":                      "a layer tap without its layer",
-		"cache.key":                "a state without its layer",
-		"cache.layer0.out":         "not a state",
-		"layer0.key":               "a state without cache.",
-		"layer0.cache.key":         "the prefix in the wrong place",
-		"p9.layer0.out":            "prompts are prefixes of goldens, not of taps",
-		"layer99999999999999.out":  "overflow",
-		"layer1024.out":            "beyond the bound",
+		"":                        "empty",
+		"layer.out":               "no number",
+		"layer01.out":             "a second spelling of layer 1",
+		"layer-1.out":             "negative",
+		"layer+1.out":             "Atoi takes a sign, Name never writes one",
+		"layer0.logits":           "a top-level tap in a layer",
+		"out":                     "a layer tap without its layer",
+		"cache.key":               "a state without its layer",
+		"cache.layer0.out":        "not a state",
+		"layer0.key":              "a state without cache.",
+		"layer0.cache.key":        "the prefix in the wrong place",
+		"p9.layer0.out":           "prompts are prefixes of goldens, not of taps",
+		"layer99999999999999.out": "overflow",
+		"layer1024.out":           "beyond the bound",
 	} {
 		if got, _, ok := Parse(name); ok {
 			t.Errorf("Parse(%q) = %v, want no tap\nwhy: %s", name, got, why)
