@@ -115,6 +115,8 @@ func (t *Tokenizer) indexAdded(added []AddedToken) error {
 		content := x.Content
 		if t.nfc {
 			content, _ = composeNFC(content, false)
+			// Such a token also reads as its normalized text (Rust library 0.23, id_to_token).
+			t.tokens[x.ID], t.bytes[x.ID] = content, string(appendBytes(nil, []byte(content)))
 		}
 		normalized = append(normalized, addedEntry{content, i})
 	}

@@ -26,7 +26,7 @@ func Parse(name string, data []byte) (*Tokenizer, error) {
 func notJSON(name string, data []byte) error {
 	switch {
 	case len(bytes.TrimSpace(data)) == 0:
-		return &inputerr.Error{File: name, Found: "an empty file", Want: "JSON", Do: repair}
+		return &inputerr.Error{File: name, Found: "an empty file", Want: "its contents", Do: "fetch it again"}
 	case bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/spec/")):
 		return &inputerr.Error{File: name, Found: "a Git LFS pointer", Want: "the file itself", Do: "run git lfs pull in the checkpoint's folder"}
 	}
