@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/term"
+
+	"sibyl/internal/inputerr"
+)
+
+// Exit codes, the same for every verb.
+const (
+	exitOK           = 0 // done; also when the reader of a pipe has left
+	exitMismatch     = 1 // it ran, and the two sides differ
+	exitUsage        = 2 // usage or bad input, or the machine refused (disk full)
+	exitInconclusive = 3 // it ran, and nothing could be decided
+	exitInterrupted  = 130
+)
+
+// verbs is the command line: one field a verb, in the order of the help.
+type verbs struct {
+	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
+	Completion Completion `cmd:"" help:"Print a completion script for bash, zsh or fish."`
+
+	Threads     int              `short:"t" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`
+	MemoryLimit string           `placeholder:"SIZE" help:"Refuse jobs that need more memory than this, such as 8GB (default: what the machine or its cgroup has left)." group:"everywhere"`
+	Quiet       bool             `short:"q" help:"No progress and no notes on standard error; errors are still printed." group:"everywhere"`
+	Version     kong.VersionFlag `env:"-" help:"Print the version." group:"everywhere"`
+}
+
+// App is what a verb sees of the process.
+type App struct {
+	Stdin   io.Reader
+	Stdout  *pipe  // data
+	Stderr  *notes // everything else
+	Threads int    // at least 1
+	Quiet   bool
+
+	memoryLimit string
+	parser      *kong.Kong
+}
+
+// Main runs sibyl and returns its exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	catchBrokenPipe()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+
+	app := &App{Stdin: stdin, Stdout: &pipe{w: stdout}, Stderr: newNotes(stderr)}
+	err := app.run(ctx, args)
+	app.Stderr.clear()
+	if flushErr := app.Stdout.Flush(); err == nil {
+		err = flushErr
+	}
+	return app.report(ctx, err)
+}
+
+// run parses args and runs the verb.
+func (a *App) run(ctx context.Context, args []string) error {
+	var v verbs
+	var err error
+	helped := false
+	a.parser, err = kong.New(&v,
+		kong.Name("sibyl"), kong.Description(about), kong.Vars{"version": versionText()},
+		kong.Writers(a.Stdout, a.Stderr), kong.Exit(func(int) { helped = true }),
+		kong.DefaultEnvars("SIBYL"), kong.ValueFormatter(helpText),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoAppDescFormat: true}),
+		kong.Groups{"everywhere": "Flags of every verb:"},
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(a),
+	)
+	if err != nil {
+		return err // a fault of the tags above; every test would meet it
+	}
+	if len(args) > 0 && args[0] == completeVerb {
+		return a.complete(args[1:])
+	}
+	parsed, err := a.parser.Parse(args)
+	switch {
+	case helped:
+		return nil // help or version was printed
+	case len(args) == 0:
+		return &usageError{errors.New("a verb is missing")}
+	case err != nil:
+		return a.usage(args, err)
+	}
+	if err := a.globals(&v); err != nil {
+		return err
+	}
+	return parsed.Run()
+}
+
+// globals checks the flags every verb shares.
+func (a *App) globals(v *verbs) error {
+	a.Quiet, a.memoryLimit = v.Quiet, v.MemoryLimit
+	a.Stderr.quiet = v.Quiet
+	// More threads than cores only cost time, but must be possible: results may not depend on their number.
+	limit := max(64, runtime.NumCPU())
+	switch a.Threads = v.Threads; {
+	case v.Threads < 0:
+		return &inputerr.Error{File: "--threads", Found: fmt.Sprint(v.Threads), Want: "0 for all cores, or a count"}
+	case v.Threads == 0:
+		a.Threads = runtime.GOMAXPROCS(0)
+	case v.Threads > limit:
+		a.Note("--threads: %d asked for, using %d (this machine has %d cores)", v.Threads, limit, runtime.NumCPU())
+		a.Threads = limit
+	}
+	if a.memoryLimit == "" {
+		return nil
+	}
+	_, err := parseSize("--memory-limit", a.memoryLimit)
+	return err
+}
+
+// statusError is a verb's result that is not an error of its own: the verb has said everything.
+type statusError int
+
+// Error is for logs; it is never printed.
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+// report prints err, if it is one to be printed, and picks the exit code.
+func (a *App) report(ctx context.Context, err error) int {
+	var status statusError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &status):
+		return int(status)
+	case errors.Is(err, syscall.EPIPE):
+		return exitOK
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		a.Stderr.error("interrupted: " + strings.TrimSuffix(err.Error(), ": context canceled"))
+		return exitInterrupted
+	case errors.As(err, &usage):
+		a.Stderr.error(err.Error())
+		a.Stderr.line(`Run "sibyl --help", or "sibyl VERB --help", for what there is.`)
+		return exitUsage
+	}
+	a.Stderr.error(err.Error())
+	return exitUsage
+}
+
+// Note tells the user something on standard error, unless --quiet.
+func (a *App) Note(format string, args ...any) {
+	if !a.Quiet {
+		a.Stderr.line(fmt.Sprintf(format, args...))
+	}
+}
+
+// env reads an environment variable that is not a flag's.
+func env(name string) string { return os.Getenv(name) }
+
+// terminalWidth is the width of w in columns, 0 if w is not a terminal.
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || env("TERM") == "dumb" {
+		return 0
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+		return width
+	}
+	return 80
+}
+
+// unicodeOutput says whether w may be sent more than ASCII: a terminal in a UTF-8 locale.
+func unicodeOutput(w io.Writer) bool {
+	locale := env("LC_ALL") + env("LC_CTYPE") + env("LANG")
+	utf8 := strings.Contains(strings.ToLower(strings.ReplaceAll(locale, "-", "")), "utf8")
+	return terminalWidth(w) > 0 && (utf8 || runtime.GOOS == "windows") && env("NO_COLOR") == ""
+}
+
+// catchBrokenPipe turns SIGPIPE into EPIPE of the write, which Main maps to exit 0. The channel is never read:
+// being asked for is what keeps the signal from killing the process.
+func catchBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// errExists is what refuses to overwrite a file.
+func errExists(path string) error {
+	return &inputerr.Error{File: path, Found: "an existing file", Want: "a new name", Do: "--force overwrites it"}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/google/renameio/v2"
+
+	"sibyl/internal/inputerr"
+)
+
+// pipe buffers standard output and keeps the first error, so that printing needs no check at every line.
+type pipe struct {
+	w   io.Writer
+	buf *bufio.Writer
+	err error
+}
+
+// Write is buffered; its error may belong to earlier bytes.
+func (p *pipe) Write(b []byte) (int, error) {
+	if p.buf == nil {
+		p.buf = bufio.NewWriterSize(p.w, 1<<16)
+	}
+	if p.err != nil {
+		return 0, p.err
+	}
+	n, err := p.buf.Write(b)
+	p.err = err
+	return n, err
+}
+
+// Flush writes out what is buffered and gives the first error of all writes.
+func (p *pipe) Flush() error {
+	if p.buf != nil && p.err == nil {
+		p.err = p.buf.Flush()
+	}
+	return p.err
+}
+
+// JSON is embedded by verbs that print.
+type JSON struct {
+	JSON bool `name:"json" help:"Print JSON instead of text."`
+}
+
+// Output is embedded by verbs that write a file.
+type Output struct {
+	Out   string `name:"out" short:"o" placeholder:"FILE" help:"Write the result as JSON to FILE."`
+	Force bool   `help:"Overwrite an existing file."`
+}
+
+// check refuses before any work what write would refuse after it.
+func (o *Output) check() error { return checkOutput(o.Out, o.Force) }
+
+// write puts v into the file as JSON, if one was asked for.
+func (o *Output) write(v any) error {
+	if o.Out == "" {
+		return nil
+	}
+	data, err := marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	return renameio.WriteFile(o.Out, data, 0o644)
+}
+
+// checkOutput refuses to overwrite without force.
+func checkOutput(path string, force bool) error {
+	if path == "" || force {
+		return nil
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return errExists(path)
+	}
+	return nil
+}
+
+// marshal is the one form of JSON sibyl prints: indented, UTF-8 as it is, a line end at the end.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("writing JSON: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Emit prints v as JSON if asJSON, else what text writes.
+func (a *App) Emit(asJSON bool, v any, text func(w io.Writer) error) error {
+	if !asJSON {
+		return text(a.Stdout)
+	}
+	data, err := marshal(v)
+	if err == nil {
+		_, err = a.Stdout.Write(data)
+	}
+	return err
+}
+
+// readStdin reads standard input to its end, or until ctx is done.
+func (a *App) readStdin(ctx context.Context) ([]byte, error) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	done := make(chan result, 1) // the reader may outlive this call; it then ends with the process
+	go func() {
+		data, err := readBounded(a.Stdin, "standard input")
+		done <- result{data, err}
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("reading standard input: %w", context.Canceled)
+	}
+}
+
+// readBounded reads r to its end and refuses more than maxInputBytes.
+func readBounded(r io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxInputBytes+1))
+	if err != nil {
+		return nil, &inputerr.Error{File: name, Err: err}
+	}
+	if len(data) > maxInputBytes {
+		return nil, &inputerr.Error{File: name, Found: "more than that", Want: fmt.Sprintf("at most %d bytes", maxInputBytes)}
+	}
+	return data, nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets scripts call this binary as "sibyl".
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sibyl": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs testdata/script/VERB_case.txtar, each in a folder of its own. $GOLDENS is the golden checkpoints'.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	goldens, err := filepath.Abs(filepath.Join("..", "..", "testdata", "goldens"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GOLDENS", goldens)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+	})
+}

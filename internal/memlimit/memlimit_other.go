@@ -1,0 +1,6 @@
+//go:build !linux && !darwin && !windows
+
+package memlimit
+
+// platformLimits knows nothing here; Left says so.
+func platformLimits() []Limit { return nil }
