@@ -190,8 +190,8 @@ type StateTensor struct {
 	Data  []float32
 }
 
-// Engine runs a model. Score and Generate call back in order of (Seq, Pos) within a sequence and stop at the
-// callback's first error, which they return.
+// Engine runs a model. Score calls back with the positions of one sequence in order; sequences may interleave. Score
+// and Generate stop at the callback's first error, which they return.
 type Engine interface {
 	Info() Info
 	// Score is teacher forcing: every position of every prompt, one ragged batch where the engine can.

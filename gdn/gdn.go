@@ -1,0 +1,133 @@
+package gdn
+
+import (
+	"sibyl/internal/kernels"
+	"sibyl/internal/ragged"
+	"sibyl/precision"
+	"sibyl/trace"
+)
+
+// Dims are the mixer's sizes.
+type Dims struct {
+	Hidden               int
+	KeyHeads, ValueHeads int // nk, nv; nv is a multiple of nk
+	KeyDim, ValueDim     int // dk, dv
+	Kernel               int // conv taps
+	Eps                  float32
+}
+
+// Channels is the width of in_proj_qkv and of the conv, nk*dk + nk*dk + nv*dv.
+func (d *Dims) Channels() int { return 2*d.KeyHeads*d.KeyDim + d.ValueHeads*d.ValueDim }
+
+// Weights are views of the layer's tensors.
+type Weights struct {
+	QKV  *kernels.Matrix // [2*nk*dk+nv*dv, H], rows q | k | v
+	Z    *kernels.Matrix // [nv*dv, H]
+	B, A *kernels.Matrix // [nv, H]
+	Out  *kernels.Matrix // [H, nv*dv]
+
+	Conv         []float32 // [QKV, Kernel], tap Kernel-1 meets the current token
+	ALog, DtBias []float32 // [nv]
+	Norm         []float32 // [dv], gain as it is
+}
+
+// Mixer is one GatedDeltaNet layer under a contract.
+type Mixer struct {
+	Dims
+	Weights
+	Layer    int // for taps
+	Contract *precision.Contract
+	Chunk    bool // prefill by the chunk form
+}
+
+// Forward is the mixer on a ragged batch: x, out [Rows, Hidden]; states[i] belongs to batch.Seqs[i] and advances.
+func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) {
+	c, ar, rows := m.Contract, batch.Arith, batch.Rows
+	mark := batch.Mark()
+	defer batch.Release(mark)
+	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
+		y := batch.Buf(rows * w.Rows)
+		ar.Linear(batch.Pool, y, x, rows, w)
+		c.Round(precision.Linear, y)
+		batch.Put(tap, m.Layer, y)
+		return y
+	}
+	qkv := linear(m.QKV, trace.GDNInProjQKV)
+	z := linear(m.Z, trace.GDNInProjZ)
+	b := linear(m.B, trace.GDNInProjB)
+	a := linear(m.A, trace.GDNInProjA)
+
+	conv := batch.Buf(len(qkv))
+	m.conv(conv, qkv, batch, states)
+	batch.Put(trace.GDNConvPreSilu, m.Layer, conv)
+	batch.Pool.For(rows, m.Channels()*20, func(lo, hi int) {
+		y := conv[lo*m.Channels() : hi*m.Channels()]
+		ar.SiLU(y, y)
+	})
+	c.Round(precision.ConvOut, conv)
+	batch.Put(trace.GDNConvOut, m.Layer, conv)
+
+	q, k, v := m.split(conv, batch)
+	m.l2norm(q, ar, batch)
+	m.l2norm(k, ar, batch)
+	batch.Put(trace.GDNQL2, m.Layer, q)
+	batch.Put(trace.GDNKL2, m.Layer, k)
+	batch.Put(trace.GDNV, m.Layer, v)
+
+	g := m.decay(a, ar)
+	beta := b
+	ar.Sigmoid(beta, b)
+	c.Round(precision.Beta, beta)
+	batch.Put(trace.GDNG, m.Layer, g)
+	batch.Put(trace.GDNBeta, m.Layer, beta)
+
+	m.scaleQuery(q)
+	core := batch.Buf(rows * m.ValueHeads * m.ValueDim)
+	m.rule(core, q, k, v, g, beta, batch, states)
+	c.Round(precision.CoreOut, core)
+	batch.Put(trace.GDNCoreOut, m.Layer, core)
+
+	m.gatedNorm(core, z, batch)
+	batch.Put(trace.GDNGatedNorm, m.Layer, core)
+	ar.Linear(batch.Pool, out, core, rows, m.Out)
+	c.Round(precision.Linear, out)
+	batch.Put(trace.GDNOutProj, m.Layer, out)
+}
+
+// split copies conv out [Rows, QKV] into q, k [Rows, nk, dk] and v [Rows, nv, dv].
+func (m *Mixer) split(conv []float32, batch *ragged.Batch) (q, k, v []float32) {
+	kd, vd := m.KeyHeads*m.KeyDim, m.ValueHeads*m.ValueDim
+	q, k, v = batch.Buf(batch.Rows*kd), batch.Buf(batch.Rows*kd), batch.Buf(batch.Rows*vd)
+	for t := range batch.Rows {
+		row := conv[t*(2*kd+vd):]
+		copy(q[t*kd:][:kd], row)
+		copy(k[t*kd:][:kd], row[kd:])
+		copy(v[t*vd:][:vd], row[2*kd:])
+	}
+	return q, k, v
+}
+
+// gatedNorm is o = (o * rsqrt(mean(o*o) + eps) * w) * silu(z), per value head over dv, in place.
+func (m *Mixer) gatedNorm(o, z []float32, batch *ragged.Batch) {
+	c, ar, dv := m.Contract, batch.Arith, m.ValueDim
+	batch.Pool.For(len(o)/dv, dv*40, func(lo, hi int) {
+		silu := make([]float32, dv)
+		for h := lo; h < hi; h++ {
+			y := o[h*dv:][:dv]
+			r := ar.InvRMS(y, m.Eps)
+			for i := range y {
+				y[i] *= r
+			}
+			c.Round(precision.GatedNormed, y)
+			for i := range y {
+				y[i] *= m.Norm[i]
+			}
+			c.Round(precision.GatedWeight, y)
+			ar.SiLU(silu, z[h*dv:][:dv])
+			for i := range y {
+				y[i] *= silu[i]
+			}
+			c.Round(precision.GatedOut, y)
+		}
+	})
+}

@@ -1,0 +1,29 @@
+package model
+
+import (
+	"sibyl/internal/ragged"
+	"sibyl/precision"
+)
+
+// Norm is RMSNorm with gain 1+w: y = x * rsqrt(mean(x*x) + eps) * (1 + w). Source: Qwen3_5RMSNorm.forward,
+// transformers 5.23.
+type Norm struct {
+	Weight   []float32 // [H], as stored; the gain is 1+w
+	Eps      float32
+	Contract *precision.Contract
+}
+
+// Forward writes the norm of every row of x [Rows, H] to out.
+func (n *Norm) Forward(out, x []float32, batch *ragged.Batch) {
+	H := len(n.Weight)
+	batch.Pool.For(len(x)/H, 4*H, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			row, y := x[t*H:][:H], out[t*H:][:H]
+			r := batch.Arith.InvRMS(row, n.Eps)
+			for i, v := range row {
+				y[i] = float32(v*r) * (1 + n.Weight[i])
+			}
+			n.Contract.Round(precision.Norm, y)
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package model
+
+import (
+	"fmt"
+
+	"sibyl/bundle"
+	"sibyl/config"
+	"sibyl/internal/kernels"
+	"sibyl/precision"
+)
+
+// Module is a part of the decoder that may have a contract and a weight format of its own.
+type Module uint8
+
+// The modules, in the order of the math.
+const (
+	ModEmbed Module = iota
+	ModInputNorm
+	ModMixer
+	ModPostAttnNorm
+	ModMLP
+	ModFinalNorm
+	ModHead
+)
+
+// String is the module's name in globs.
+func (m Module) String() string {
+	return [...]string{"embed", "input_norm", "mixer", "post_attn_norm", "mlp", "final_norm", "head"}[m]
+}
+
+// Place is one module of one layer; Layer is -1 for the embedding, the final norm and the head.
+type Place struct {
+	Layer  int
+	Module Module
+}
+
+// Plan says which contract and which weight format every module of every layer gets. It is what bisect edits: a
+// Decoder is bound under a plan and asks for nothing else.
+type Plan struct {
+	Contract  *precision.Contract           // where Contracts has no entry
+	Contracts map[Place]*precision.Contract // exceptions
+	// View, if not nil, replaces how a stored tensor is read: a scheme's seam. It gets the place, the role and the
+	// view under the place's contract.
+	View func(p Place, r config.Role, m *kernels.Matrix) (*kernels.Matrix, error)
+}
+
+// At gives the contract of a place.
+func (p *Plan) At(layer int, m Module) *precision.Contract {
+	if c, ok := p.Contracts[Place{layer, m}]; ok {
+		return c
+	}
+	return p.Contract
+}
+
+// formats maps stored dtypes to kernel formats.
+var formats = map[bundle.DType]kernels.Format{"F32": kernels.F32, "F16": kernels.F16, "BF16": kernels.BF16}
+
+// view makes a tensor [rows, cols] readable under the plan. Vectors are [1, n].
+func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*kernels.Matrix, error) {
+	f, ok := formats[t.DType]
+	if !ok {
+		return nil, fmt.Errorf("%s: tensor %s has dtype %s, which no kernel reads", t.File, t.Name, t.DType)
+	}
+	m, err := kernels.NewMatrix(f, rows, cols, t.Data, p.At(at.Layer, at.Module).Weights)
+	if err != nil {
+		return nil, fmt.Errorf("%s: tensor %s: %w", t.File, t.Name, err)
+	}
+	if p.View != nil {
+		return p.View(at, r, m)
+	}
+	return m, nil
+}
