@@ -135,8 +135,11 @@ func (g *gate) sentence(flips int) string {
 		generated += len(q.RefIDs)
 	}
 	says := "chooses the same greedy token as"
-	if flips > 0 {
-		says = "does not always choose the same greedy token as"
+	switch {
+	case flips > 0:
+		says = "cannot be relied on to choose the greedy tokens of"
+	case r.accepted() > 0:
+		says = "chooses, but for causes that were accepted, the same greedy token as"
 	}
 	one := r.part(Qualification)
 	s := fmt.Sprintf("%s %s %s: it agrees at %d of %d comparisons (%s) where the reference's %s is at least %g, over %s with %s; %.1f %% of %s qualified",

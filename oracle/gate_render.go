@@ -110,7 +110,7 @@ func (r *GateResult) renderParts(b *strings.Builder) {
 
 // renderFlips lists every flip; those of REF's below the floor are reported, not judged.
 func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) {
-	rows := [][]string{{"prompt", "pos", "part", "REF -> TEST", "", "logit gap", "prob gap", "ULPs", "noise", "verdict"}}
+	rows := [][]string{{"prompt", "pos", "part", "REF -> TEST", "text", "logit gap", "prob gap", "ULPs", "noise", "verdict"}}
 	left := 0
 	for i := range r.Positions {
 		e := &r.Positions[i]
@@ -135,11 +135,13 @@ func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) 
 	if len(rows) == 1 {
 		return
 	}
+	if text == nil {
+		rows[0][4] = ""
+	}
 	columns(b, "lrlllrrrrl", rows)
 	if left > 0 {
-		fmt.Fprintf(b, "and %d more; --json lists them all\n", left)
+		fmt.Fprintf(b, "and %d more flips; --json lists them all\n\n", left)
 	}
-	b.WriteByte('\n')
 }
 
 // pieces is the text of both ids, quoted in ASCII.

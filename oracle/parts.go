@@ -183,7 +183,7 @@ func (g *gate) stateStep(ctx context.Context) error {
 		if overflowed > 0 {
 			g.warn("prompt %d: %d values of the reference's state overflow TEST's state types", i+1, overflowed)
 		}
-		p, err := to.Step(ctx, state, q.RefIDs[0], g.p.TopK)
+		p, err := to.Step(ctx, state, q.RefIDs[0], g.p.candidates(g.test.Shows))
 		if err != nil {
 			return &breach{"the test engine", "one step from the reference's state", err}
 		}

@@ -88,3 +88,11 @@ func (p *Protocol) margin(s *Seen) float64 {
 	}
 	return m
 }
+
+// candidates is how many candidates to ask of an engine: none of one that shows only ids.
+func (p *Protocol) candidates(shows engine.Shows) int {
+	if !shows.Has(engine.TopK) {
+		return 0
+	}
+	return p.TopK
+}

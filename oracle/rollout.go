@@ -17,12 +17,13 @@ import (
 // re-anchored: step i consumes force[i] whatever e chose, so one flip cannot hide or cause the next, and there are
 // len(force) steps. Without, e goes its own greedy way for n steps or up to a stop id.
 func generate(ctx context.Context, e engine.Engine, who string, prompt, force []int32, p *Protocol, each func(i int, s Seen) error) error {
-	opt := engine.Options{Force: force, TopK: p.TopK, Path: p.Path}
+	shows := e.Info().Shows
+	opt := engine.Options{Force: force, TopK: p.candidates(shows), Path: p.Path}
 	want := len(force)
 	if force == nil {
 		opt.MaxTokens, opt.Stop, want = p.MaxTokens, p.Stop, p.MaxTokens
 	}
-	shows, got, stopped := e.Info().Shows, 0, false
+	got, stopped := 0, false
 	err := e.Generate(ctx, engine.Prompt{IDs: prompt}, opt, func(t *engine.Token) error {
 		if t.Index != got || got >= want {
 			return fmt.Errorf("showed token %d where token %d of %d was next", t.Index, got, want)
@@ -49,7 +50,7 @@ func score(ctx context.Context, e engine.Engine, who string, texts [][]int32, p 
 		left += len(ids)
 	}
 	shows := e.Info().Shows
-	err := e.Score(ctx, prompts, engine.Want{TopK: p.TopK, Path: p.Path}, func(q *engine.Position) error {
+	err := e.Score(ctx, prompts, engine.Want{TopK: p.candidates(shows), Path: p.Path}, func(q *engine.Position) error {
 		if q.Seq < 0 || q.Seq >= len(texts) || q.Pos != next[q.Seq] || q.Pos >= len(texts[q.Seq]) {
 			return fmt.Errorf("showed position %d of prompt %d out of turn", q.Pos, q.Seq)
 		}
