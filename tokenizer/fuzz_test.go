@@ -61,8 +61,7 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
-// plainNFC is NFC without the stream-safe rule, by x/text: it may be asked only where no run of marks exceeds 30, so it
-// composes run by run... a text with a longer run gives ok = false.
+// plainNFC is NFC by x/text where its stream-safe rule does not apply: ok is false for a text with a long run of marks.
 func plainNFC(s string) (_ string, ok bool) {
 	marks := 0
 	for _, r := range norm.NFD.String(s) {

@@ -13,7 +13,7 @@ import (
 const maxDepth = 64
 
 // scanner reads JSON in one pass and in place. encoding/json takes about a second for the 400,000 strings of a
-// tokenizer.json; this takes a few hundredths. It checks what it reads (RFC 8259, valid UTF-8, no lone surrogate), reports
+// tokenizer.json; this takes a tenth of that. It checks what it reads (RFC 8259, valid UTF-8, no lone surrogate), reports
 // the byte where it fails, and allocates only for strings with escapes.
 //
 // The first error sticks: every method returns at once after it, so callers may check err at the end of a loop.
@@ -240,29 +240,6 @@ func (s *scanner) id() int32 {
 		return -1
 	}
 	return int32(n)
-}
-
-// boolean reads true or false.
-func (s *scanner) boolean() bool {
-	switch s.peek() {
-	case 't':
-		s.word("true")
-		return true
-	case 'f':
-		s.word("false")
-		return false
-	}
-	s.fail(s.here(), "true or false")
-	return false
-}
-
-// null takes a null if there is one.
-func (s *scanner) null() bool {
-	if s.peek() != 'n' {
-		return false
-	}
-	s.word("null")
-	return s.err == nil
 }
 
 func (s *scanner) word(w string) {

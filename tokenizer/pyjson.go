@@ -31,16 +31,12 @@ func pythonJSON(raw []byte) (string, error) {
 }
 
 func parsePython(raw []byte) (any, error) {
+	if !json.Valid(raw) { // Decoder.Token alone is lenient
+		return nil, errors.New("it is not valid")
+	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
-	v, err := pyValue(d, 0)
-	if err != nil {
-		return nil, err
-	}
-	if d.More() {
-		return nil, errors.New("more than one value")
-	}
-	return v, nil
+	return pyValue(d, 0)
 }
 
 func pyValue(d *json.Decoder, depth int) (any, error) {

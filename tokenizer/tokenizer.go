@@ -235,7 +235,7 @@ type runeIndex struct {
 	s     string
 	align []int32 // normalized code point -> original one, nil when NFC changed nothing
 	base  int
-	byte_ int // starts counted so far
+	bytes int // of s whose starts are counted in runes
 	runes int
 }
 
@@ -256,8 +256,8 @@ func (r *runeIndex) span(from, to int) (begin, end int) {
 
 // count is the number of code points that start before byte at.
 func (r *runeIndex) count(at int) int {
-	for ; r.byte_ < at; r.byte_++ {
-		if utf8.RuneStart(r.s[r.byte_]) {
+	for ; r.bytes < at; r.bytes++ {
+		if utf8.RuneStart(r.s[r.bytes]) {
 			r.runes++
 		}
 	}
