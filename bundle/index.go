@@ -150,20 +150,12 @@ func (c *Checkpoint) openShard(inv *inventory, name string, shardOf map[string]s
 			return &inputerr.Error{File: f.Path(), Field: field, Found: "a tensor that the index does not list", Want: "an entry in " + indexFile,
 				Do: "index and files belong to different versions: download both again"}
 		default:
-			// It may be in both: the other file is opened first or later, and the message is about this one.
-			if err := c.elsewhere(inv, f.Path(), field, want, t.Name); err != nil {
-				return err
-			}
+			return &inputerr.Error{File: f.Path(), Field: field, Found: "a tensor that the index places in " + inputerr.Clip(want, 80), Want: "it in that file only",
+				Do: "index and files belong to different versions: download both again"}
 		}
 		inv.at[t.Name] = place{t: t, file: f.Path()}
 	}
 	return nil
-}
-
-// elsewhere is the error for a tensor found in another file than the index says.
-func (c *Checkpoint) elsewhere(_ *inventory, file, field, want, _ string) error {
-	return &inputerr.Error{File: file, Field: field, Found: "a tensor that the index places in " + inputerr.Clip(want, 80), Want: "it in that file only",
-		Do: "index and files belong to different versions: download both again"}
 }
 
 // noWeights explains a folder with a config and nothing to read.

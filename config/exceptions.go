@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 
-	"sibyl/internal/inputerr"
 	"sibyl/internal/strictjson"
 )
 
@@ -77,7 +76,7 @@ func (r *reader) refuseUnknown(c *Config, root, t section) {
 	}
 	if v, ok := t.m["num_experts"]; ok && c.MoE == nil {
 		if n, isNumber := v.natural(); !isNumber || n != 0 {
-			r.fail(t.path+"num_experts", v.String(), "nothing in a "+inputerr.Clip(c.ModelType, 60)+" model", "is this a mixture of experts? its model_type is qwen3_5_moe")
+			r.fail(t.path+"num_experts", v.String(), "nothing in a "+c.ModelType+" model", "is this a mixture of experts? its model_type is qwen3_5_moe")
 		}
 	}
 }

@@ -136,7 +136,7 @@ func (s *Scanner) is(c byte) bool {
 // enter counts one more level of nesting.
 func (s *Scanner) enter() error {
 	if s.depth++; s.depth > MaxDepth {
-		return &Error{Offset: s.i, Found: fmt.Sprintf("more than %d levels of nesting", MaxDepth), Want: "fewer"}
+		return &Error{Offset: s.i - 1, Found: fmt.Sprintf("more than %d levels of nesting", MaxDepth), Want: "fewer"}
 	}
 	return nil
 }

@@ -1,0 +1,122 @@
+package bundle
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// NonFinite says how many elements of a weight are no numbers.
+type NonFinite struct {
+	Tensor string // name in the file
+	File   string
+	NaN    int64
+	Inf    int64
+}
+
+// String is a line for a warning.
+func (n NonFinite) String() string { return fmt.Sprintf("%s: %d NaN, %d Inf", n.Tensor, n.NaN, n.Inf) }
+
+// NonFinite reads all weights in use, on all cores, and gives those that hold NaN or infinities, in canonical
+// order. progress, if not nil, is told the bytes done and in all, from one goroutine at a time.
+func (c *Checkpoint) NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error) {
+	var parts []Tensor
+	_ = c.each(func(_ string, _ DType, _ []int, p []Tensor) error { // no error comes from this function
+		parts = append(parts, p...)
+		return nil
+	})
+	counts := make([]NonFinite, len(parts))
+	total := c.Sizes().Total()
+	var done int64
+	for i, t := range parts {
+		var err error
+		if counts[i], err = scan(ctx, t); err != nil {
+			return nil, fmt.Errorf("reading stopped after %d of %d bytes: %w", done, total, err)
+		}
+		if done += int64(len(t.Data)); progress != nil {
+			progress(done, total)
+		}
+	}
+	var found []NonFinite
+	for _, n := range counts {
+		if n.NaN+n.Inf > 0 {
+			found = append(found, n)
+		}
+	}
+	return found, nil
+}
+
+// scanBlock is what one goroutine counts between two looks at the context, in bytes: a multiple of 8.
+const scanBlock = 4 << 20
+
+// scan counts one tensor, in blocks spread over the cores.
+func scan(ctx context.Context, t Tensor) (NonFinite, error) {
+	blocks := (len(t.Data) + scanBlock - 1) / scanBlock
+	nan, inf := make([]int64, blocks), make([]int64, blocks)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range blocks {
+		if ctx.Err() != nil {
+			break
+		}
+		b := t.Data[i*scanBlock : min((i+1)*scanBlock, len(t.Data))]
+		g.Go(func() error {
+			nan[i], inf[i] = countNonFinite(b, t.DType)
+			return nil
+		})
+	}
+	_ = g.Wait() // its functions return none
+	n := NonFinite{Tensor: t.Name, File: t.File}
+	for i := range blocks {
+		n.NaN += nan[i]
+		n.Inf += inf[i]
+	}
+	return n, ctx.Err()
+}
+
+// layouts are the three float formats as bits: an element is not finite when all bits of exp are set, and infinite
+// when moreover no bit of frac is.
+var layouts = map[DType]struct{ width, exp, frac uint64 }{
+	F32:  {32, 0x7f800000, 0x007fffff},
+	F16:  {16, 0x7c00, 0x03ff},
+	BF16: {16, 0x7f80, 0x007f},
+}
+
+// countNonFinite looks at eight bytes at a time, and at single elements only where some exponent is all ones.
+func countNonFinite(b []byte, d DType) (nan, inf int64) {
+	l := layouts[d]
+	var exp, one uint64 // exp and 1 in every lane
+	for s := uint64(0); s < 64; s += l.width {
+		exp |= l.exp << s
+		one |= 1 << s
+	}
+	high := one << (l.width - 1)
+	lane := func(word uint64) {
+		for s := uint64(0); s < 64; s += l.width {
+			if x := word >> s; x&l.exp == l.exp {
+				if x&l.frac == 0 {
+					inf++
+				} else {
+					nan++
+				}
+			}
+		}
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		word := binary.LittleEndian.Uint64(b)
+		// x is zero in a lane whose exponent is all ones; (x - 1) &^ x then has the lane's top bit. A borrow may
+		// also flag the lane above: lane looks again.
+		if x := ^word & exp; (x-one)&^x&high != 0 {
+			lane(word)
+		}
+	}
+	if len(b) > 0 {
+		var rest [8]byte // zeros are finite
+		copy(rest[:], b)
+		lane(binary.LittleEndian.Uint64(rest[:]))
+	}
+	return nan, inf
+}
