@@ -178,28 +178,45 @@ func SoftmaxR32(x []float32) {
 		c += r
 	}
 	sum := s + c
-	var den *big.Float
+	var wide *wideSoftmax
 	for i, v := range x {
 		y := e[i] / sum
 		// The difference v-m is exact unless the exponents lie far apart; then it errs by |d| 2^-53 at most.
 		b := elemErr
-		d := float64(v) - m
-		if _, lost := twoSum(float64(v), -m); lost != 0 {
+		if d, lost := twoSum(float64(v), -m); lost != 0 {
 			b += math.Abs(d) * 0x1p-53
 		}
 		r, ok := near(y, y*b*2)
 		if !ok {
-			if den == nil {
-				den = bigNew(0)
-				for _, w := range x {
-					den.Add(den, bigExp(bigDiff(w, m)))
-				}
+			if wide == nil {
+				wide = newWideSoftmax(x, m)
 			}
-			q := bigExp(bigDiff(v, m))
-			r = bigF32(q.Quo(q, den))
+			r = wide.at(v)
 		}
-		x[i] = r
+		e[i] = float64(r) // x is still needed as it was
 	}
+	for i := range x {
+		x[i] = float32(e[i])
+	}
+}
+
+// wideSoftmax decides single values of a softmax in wide arithmetic; the denominator is summed once.
+type wideSoftmax struct {
+	m   float64
+	den *big.Float
+}
+
+func newWideSoftmax(x []float32, m float64) *wideSoftmax {
+	w := &wideSoftmax{m: m, den: bigNew(0)}
+	for _, v := range x {
+		w.den.Add(w.den, bigExp(bigDiff(v, m)))
+	}
+	return w
+}
+
+func (w *wideSoftmax) at(v float32) float32 {
+	q := bigExp(bigDiff(v, w.m))
+	return bigF32(q.Quo(q, w.den))
 }
 
 func bigDiff(v float32, m float64) *big.Float {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -151,5 +152,59 @@ func TestInvFreq(t *testing.T) {
 	}
 	if differ != 15 {
 		t.Errorf("%d of 32 entries differ from the exact value rounded once, want 15", differ)
+	}
+}
+
+// TestSoftmaxWide: every value, whichever way it was decided, is the wide one's. A wide value must not see
+// the values already written before it.
+func TestSoftmaxWide(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(9, 9))
+	rows := 60
+	for range rows {
+		x := make([]float32, 24)
+		for i := range x {
+			x[i] = float32(r.NormFloat64() * 3)
+		}
+		w := newWideSoftmax(x, float64(slices.Max(x)))
+		got := slices.Clone(x)
+		SoftmaxR32(got)
+		for i := range x {
+			if want := w.at(x[i]); got[i] != want {
+				t.Fatalf("softmax(%v)[%d] = %x, want %x", x, i, got[i], want)
+			}
+		}
+	}
+}
+
+// TestWideRoads holds every function's wide road to its fast one: with the bound made infinite nothing else is left.
+func TestWideRoads(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(19, 9))
+	for range 60 {
+		x := float32(r.NormFloat64() * 8)
+		d := bigSigmoidDen(x)
+		if got, want := SigmoidR32(x), bigF32(new(big.Float).SetPrec(bigPrec).Quo(bigNew(1), d)); got != want {
+			t.Fatalf("sigmoid(%g) = %x, wide %x", x, got, want)
+		}
+		if got, want := SiLUR32(x), bigF32(new(big.Float).SetPrec(bigPrec).Quo(bigNew(float64(x)), d)); got != want {
+			t.Fatalf("silu(%g) = %x, wide %x", x, got, want)
+		}
+		if got, want := ExpR32(x), bigF32(bigExp(bigNew(float64(x)))); got != want {
+			t.Fatalf("exp(%g) = %x, wide %x", x, got, want)
+		}
+		y := float32(math.Exp(float64(x)))
+		if got, want := LogR32(y), bigF32(bigLog(bigNew(float64(y)))); got != want {
+			t.Fatalf("log(%g) = %x, wide %x", y, got, want)
+		}
+		s := new(big.Float).SetPrec(bigPrec).Sqrt(bigNew(float64(y)))
+		if got, want := RsqrtR32(y), bigF32(s.Quo(bigNew(1), s)); got != want {
+			t.Fatalf("rsqrt(%g) = %x, wide %x", y, got, want)
+		}
+		sn, cs := SinCosR32(x * 100)
+		bs, bc := bigSinCos(float64(x * 100))
+		if sn != bigF32(bs) || cs != bigF32(bc) {
+			t.Fatalf("sincos(%g) = %x, %x, wide %x, %x", x*100, sn, cs, bigF32(bs), bigF32(bc))
+		}
 	}
 }

@@ -1,0 +1,138 @@
+// Package goldens reads the golden sets under testdata for tests. Each set's golden.json says what made it.
+package goldens
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"testing"
+
+	"sibyl/internal/safetensors"
+)
+
+// Root is the folder of the sets, wherever the test runs.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..", "testdata", "goldens")
+}
+
+// Tensor is one golden, in float32; integers are exact in it.
+type Tensor struct {
+	Shape []int
+	Data  []float32
+}
+
+// Row gives row i of a tensor whose rows are its last axis.
+func (t Tensor) Row(i int) []float32 {
+	w := t.Shape[len(t.Shape)-1]
+	return t.Data[i*w : (i+1)*w]
+}
+
+// IDs gives an integer tensor.
+func (t Tensor) IDs() []int32 {
+	out := make([]int32, len(t.Data))
+	for i, v := range t.Data {
+		out[i] = int32(v)
+	}
+	return out
+}
+
+// MaxAbs is the largest magnitude.
+func (t Tensor) MaxAbs() float64 {
+	m := 0.0
+	for _, v := range t.Data {
+		m = max(m, math.Abs(float64(v)))
+	}
+	return m
+}
+
+// Set is one golden set.
+type Set struct {
+	Name    string
+	Model   string // the checkpoint it was made from; "" is the demo model
+	Tensors map[string]Tensor
+}
+
+// Sets of each kind.
+var (
+	Tiny = []string{"tiny-asym", "tiny-dense-gva", "tiny-dense-tied", "tiny-moe", "tiny-realdims"}
+	Edge = []string{"edge-cancel", "edge-decay", "edge-ties", "edge-zero-qk"}
+	Long = []string{"long-dense-gva", "long-opticks"}
+)
+
+// Load reads set NAME's FILE.safetensors ("golden").
+func Load(t testing.TB, name, file string) *Set {
+	t.Helper()
+	s := &Set{Name: name, Tensors: map[string]Tensor{}}
+	switch name {
+	case "long-dense-gva":
+		s.Model = filepath.Join(Root(), "tiny-dense-gva")
+	case "long-opticks", "opticks-2m":
+	default:
+		s.Model = filepath.Join(Root(), name)
+	}
+	f, err := safetensors.Open(filepath.Join(Root(), name, file+".safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, x := range f.Tensors() {
+		s.Tensors[x.Name] = Tensor{Shape: slices.Clone(x.Shape), Data: floats(t, x)}
+	}
+	return s
+}
+
+func floats(t testing.TB, x safetensors.Tensor) []float32 {
+	out := make([]float32, 0, len(x.Data)/4)
+	switch x.DType {
+	case "F32":
+		for b := x.Data; len(b) > 0; b = b[4:] {
+			out = append(out, math.Float32frombits(binary.LittleEndian.Uint32(b)))
+		}
+	case "I32":
+		for b := x.Data; len(b) > 0; b = b[4:] {
+			out = append(out, float32(int32(binary.LittleEndian.Uint32(b))))
+		}
+	case "I8":
+		for _, b := range x.Data {
+			out = append(out, float32(int8(b)))
+		}
+	case "F16", "BF16": // no test reads these as numbers
+	default:
+		t.Fatalf("golden %s has dtype %s", x.Name, x.DType)
+	}
+	return out
+}
+
+var promptName = regexp.MustCompile(`^(\w+)\.(?:input_ids|prompt_ids|ids)$`)
+
+// Prompts gives the token ids of the set's prompts by name ("p17"; "" for sets with one).
+func (s *Set) Prompts() map[string][]int32 {
+	out := map[string][]int32{}
+	for name, x := range s.Tensors {
+		if m := promptName.FindStringSubmatch(name); m != nil {
+			out[m[1]] = x.IDs()
+		}
+	}
+	if x, ok := s.Tensors["input_ids"]; ok {
+		out[""] = x.IDs()
+	}
+	return out
+}
+
+// JSON reads the set's FILE.json into v.
+func (s *Set) JSON(t testing.TB, file string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(Root(), s.Name, file+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%s/%s.json: %v", s.Name, file, err)
+	}
+}
