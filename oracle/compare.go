@@ -213,7 +213,8 @@ func (c *comparison) stats() TensorStats {
 	case c.sumAA == 0 && c.sumBB == 0:
 		s.Cosine = 1
 	case c.sumAA > 0 && c.sumBB > 0:
-		s.Cosine = Number(max(-1, min(1, c.sumAB/(math.Sqrt(c.sumAA)*math.Sqrt(c.sumBB)))))
+		// One root of the product, which fits float64 for any float32s, makes the cosine of equal sides exactly 1.
+		s.Cosine = Number(max(-1, min(1, c.sumAB/math.Sqrt(c.sumAA*c.sumBB))))
 	}
 	if c.sumDD > 0 && c.sumAA > 0 {
 		s.SNR = Number(10 * math.Log10(c.sumAA/c.sumDD))

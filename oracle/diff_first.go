@@ -12,7 +12,8 @@ type Divergence struct {
 	//
 	// With e the relative error of a token's row (rms of the difference over rms of REF's row), e_in the largest e of
 	// the recorded inputs of the tap (of earlier tokens too where the tap looks back), and u the unit roundoff of the
-	// coarser side, a row is unexplained if e > 32 * (e_in + u). 32 is what one step can do at most in ordinary cases:
+	// coarser side, a row is unexplained if e > 32 * (e_in + n*u); n is 1, and one more for every tap between that was
+	// not recorded. 32 is what one step can do at most in ordinary cases:
 	// a sum of n products in float32 in any order loses about sqrt(n) u of its largest terms, and the norms, gates and
 	// products of a layer magnify what they are given a few times. So neither the smooth growth of fp32, fp16 or bf16
 	// rounding through the layers nor what a fault drags behind it is reported, but the tap where it begins.
@@ -31,7 +32,8 @@ type Place struct {
 	RelError   Number `json:"rel_error"`    // of the token's row (of the state); null if infinite
 	InputError Number `json:"input_error"`  // e_in
 	Tokens     int    `json:"tokens"`       // how many rows of this tap are so
-	Inputs     int    `json:"inputs_known"` // recorded tensors this one is computed from; 0: its inputs count as exact
+	Inputs     int    `json:"inputs_known"` // recorded tensors it is computed from; with 0 they count as exact
+	Steps      int    `json:"steps"`        // n: steps of the math from these to it
 }
 
 // unexplainedFactor is the 32 of Divergence.Unexplained.
@@ -52,28 +54,29 @@ func (d *differ) first() Divergence {
 		}
 		rows[c.info.Name] = e
 	}
+	exists := trace.Kinds(d.ref.Tensors())
 	for _, c := range d.order {
 		if c.info.Tap >= trace.NumTaps {
 			continue // a rollout follows from the logits, but not from those of this sequence
 		}
 		if out.Bit == nil && c.differ > 0 {
-			out.Bit = d.place(c, rows, func(t int, _ float64) bool { return c.rowDiffer[t] > 0 })
+			out.Bit = d.place(c, rows, exists, func(t int, _, _ float64) bool { return c.rowDiffer[t] > 0 })
 		}
 		if out.Unexplained == nil {
-			out.Unexplained = d.place(c, rows, func(t int, in float64) bool {
+			out.Unexplained = d.place(c, rows, exists, func(t int, in, n float64) bool {
 				if c.info.DType == trace.I32 {
 					return c.rowDiffer[t] > 0 && in == 0
 				}
-				return rows[c.info.Name][t] > unexplainedFactor*(in+u)
+				return rows[c.info.Name][t] > unexplainedFactor*(in+n*u)
 			})
 		}
 	}
 	return out
 }
 
-// place finds the first row of a tensor for which is holds, given the error of its inputs.
-func (d *differ) place(c *comparison, rows map[string][]float64, is func(row int, in float64) bool) *Place {
-	inputs := trace.Inputs(c.info.Tap, c.info.Layer, d.lastLayer(), func(t trace.Tap, l int) bool { return d.lookup(t, l) != nil })
+// place finds the first row of a tensor for which is holds, given the error of its inputs and the steps from them.
+func (d *differ) place(c *comparison, rows map[string][]float64, exists func(trace.Tap, int) bool, is func(row int, in, steps float64) bool) *Place {
+	inputs, skipped := trace.Inputs(c.info.Tap, c.info.Layer, d.lastLayer(), exists, func(t trace.Tap, l int) bool { return d.lookup(t, l) != nil })
 	var out *Place
 	history := 0.0 // of inputs that look back: the largest so far
 	for t := range c.rowDD {
@@ -92,11 +95,11 @@ func (d *differ) place(c *comparison, rows map[string][]float64, is func(row int
 			}
 		}
 		in = max(in, history)
-		if !is(t, in) {
+		if !is(t, in, float64(1+skipped)) {
 			continue
 		}
 		if out == nil {
-			out = &Place{Name: c.info.Name, Layer: c.info.Layer, Token: t, RelError: Number(rows[c.info.Name][t]), InputError: Number(in), Inputs: len(inputs)}
+			out = &Place{Name: c.info.Name, Layer: c.info.Layer, Token: t, RelError: Number(rows[c.info.Name][t]), InputError: Number(in), Inputs: len(inputs), Steps: 1 + skipped}
 			if c.info.Tap.Cache() {
 				out.Token = -1
 			}

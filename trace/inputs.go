@@ -70,17 +70,18 @@ func (t Tap) looksBack() bool {
 
 // Inputs gives the nearest tensors that tap of layer is computed from and for which recorded is true: where a
 // direct input is not there, its own inputs stand in for it, and so on back to the embedding. lastLayer is the
-// model's last layer, which final_norm reads. The order is not specified; there are no doubles.
-func Inputs(tap Tap, layer, lastLayer int, recorded func(Tap, int) bool) []Input {
-	var out []Input
-	seen := map[Input]bool{}
+// model's last layer, which final_norm reads; exists says which layers have a tap (see Kinds). skipped counts the
+// taps that were stepped over: how many steps of the math lie between. The order is not specified; there are no
+// doubles.
+func Inputs(tap Tap, layer, lastLayer int, exists, recorded func(Tap, int) bool) (inputs []Input, skipped int) {
+	seen, over := map[Input]bool{}, map[Input]bool{}
 	var walk func(t Tap, l int, history bool)
 	walk = func(t Tap, l int, history bool) {
 		history = history || t.looksBack()
 		for _, from := range inputTable[t] {
 			at := l
 			switch {
-			case from == stream && l == 0:
+			case from == stream && l <= 0: // below 0: final_norm of a trace without layers
 				from, at = Embed, -1
 			case from == stream:
 				from, at = LayerOut, l-1
@@ -91,13 +92,14 @@ func Inputs(tap Tap, layer, lastLayer int, recorded func(Tap, int) bool) []Input
 				at = -1
 			}
 			in := Input{from, at, history}
-			if seen[in] {
+			if seen[in] || !exists(from, at) {
 				continue
 			}
 			seen[in] = true
 			if recorded(from, at) {
-				out = append(out, in)
+				inputs = append(inputs, in)
 			} else {
+				over[Input{from, at, false}] = true
 				walk(from, at, history)
 			}
 		}
@@ -105,5 +107,34 @@ func Inputs(tap Tap, layer, lastLayer int, recorded func(Tap, int) bool) []Input
 	if tap < NumTaps {
 		walk(tap, layer, false)
 	}
-	return out
+	return inputs, len(over)
+}
+
+// Kinds tells from the tensors of a trace, which holds no config, in which layers a tap exists: a layer that
+// recorded a tap of one kind of mixer has none of the other, and a model that recorded no MoE tap is dense. Where
+// nothing was recorded that tells, both mixers count as there.
+func Kinds(list []TensorInfo) (exists func(Tap, int) bool) {
+	kind := map[int]Where{}
+	moe := false
+	for _, t := range list {
+		if t.Tap >= NumTaps {
+			continue
+		}
+		switch w := t.Tap.Where(); w {
+		case GDNLayer, AttnLayer:
+			kind[t.Layer] = w
+		case MoELayer:
+			moe = true
+		}
+	}
+	return func(t Tap, layer int) bool {
+		switch w := t.Where(); w {
+		case GDNLayer, AttnLayer:
+			k, known := kind[layer]
+			return !known || k == w
+		case MoELayer:
+			return moe
+		}
+		return true
+	}
 }

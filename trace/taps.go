@@ -195,7 +195,7 @@ func (t Tap) Where() Where { return tapTable[t].where }
 
 // Cache says whether the tap is a state at the end. Sinks get such a tensor whole, with one Put of
 // pos 0 and rows 1; all other taps are rows of tokens.
-func (t Tap) Cache() bool { return tapTable[t].prefix == "cache" }
+func (t Tap) Cache() bool { return t < NumTaps && tapTable[t].prefix == "cache" }
 
 // DType is the storage type in trace files. Sinks get I32 taps as float32 values of small integers.
 func (t Tap) DType() DType { return tapTable[t].dtype }
