@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"sibyl/internal/inputerr"
+	"sibyl/tokenizer"
 )
 
 // Exit codes, the same for every verb.
@@ -28,6 +29,11 @@ const (
 
 // verbs is the command line: one field a verb, in the order of the help.
 type verbs struct {
+	Run        Run        `cmd:"" help:"Generate text with a model."`
+	Gate       Gate       `cmd:"" help:"Is TEST faithful to REF? The decision is the first line."`
+	Trace      Trace      `cmd:"" help:"Write every intermediate tensor of a run to a trace file."`
+	Inspect    Inspect    `cmd:"" help:"What is in a checkpoint or a trace file, and what is wrong with it."`
+	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
 	Completion Completion `cmd:"" help:"Print a completion script for bash, zsh or fish."`
 
@@ -71,7 +77,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 	var err error
 	helped := false
 	a.parser, err = kong.New(&v,
-		kong.Name("sibyl"), kong.Description(about), kong.Vars{"version": versionText()},
+		kong.Name("sibyl"), kong.Description(about), kong.Vars{"version": versionText(), "templates": strings.Join(tokenizer.TemplateNames(), ", ")},
 		kong.Writers(a.Stdout, a.Stderr), kong.Exit(func(int) { helped = true }),
 		kong.DefaultEnvars("SIBYL"), kong.ValueFormatter(helpText),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoAppDescFormat: true}),

@@ -2,5 +2,6 @@ package main
 
 // The engines, imported for their registration alone: what cmd imports is what subjects can name.
 import (
+	_ "sibyl/model"
 	_ "sibyl/plain64"
 )

@@ -48,6 +48,14 @@ func (n *notes) clear() {
 	n.erase()
 }
 
+// finish removes the bar for good: another job begins.
+func (n *notes) finish() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.erase()
+	n.bar = nil
+}
+
 // erase wipes the bar's line; the next update draws it again.
 func (n *notes) erase() {
 	if n.bar != nil {

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sibyl/config"
+)
+
+// configInfo is the config as inspect shows it.
+type configInfo struct {
+	ModelType      string   `json:"model_type"`
+	Layers         int      `json:"layers"`
+	LayerTypes     []string `json:"layer_types"`
+	Hidden         int      `json:"hidden_size"`
+	Vocab          int      `json:"vocab_size"`
+	MaxPositions   int      `json:"max_position_embeddings"`
+	Heads          int      `json:"attention_heads"`
+	KVHeads        int      `json:"kv_heads"`
+	HeadDim        int      `json:"head_dim"`
+	RotaryDim      int      `json:"rotary_dim"`
+	RopeTheta      float64  `json:"rope_theta"`
+	MRopeSection   [3]int   `json:"mrope_section"`
+	KeyHeads       int      `json:"gdn_key_heads"`
+	ValueHeads     int      `json:"gdn_value_heads"`
+	KeyDim         int      `json:"gdn_key_dim"`
+	ValueDim       int      `json:"gdn_value_dim"`
+	ConvKernel     int      `json:"gdn_conv_kernel"`
+	Intermediate   int      `json:"intermediate_size,omitempty"`
+	Experts        int      `json:"experts,omitempty"`
+	ExpertsTopK    int      `json:"experts_per_token,omitempty"`
+	ExpertsInner   int      `json:"expert_intermediate_size,omitempty"`
+	SharedInner    int      `json:"shared_expert_intermediate_size,omitempty"`
+	RMSNormEps     float64  `json:"rms_norm_eps"`
+	TiedEmbeddings bool     `json:"tied_embeddings"`
+	EOS            []int32  `json:"eos_token_ids"`
+}
+
+func describeConfig(c *config.Config) configInfo {
+	info := configInfo{ModelType: c.ModelType, Layers: c.NumLayers, Hidden: c.HiddenSize, Vocab: c.VocabSize,
+		MaxPositions: c.MaxPositions, Heads: c.NumHeads, KVHeads: c.NumKVHeads, HeadDim: c.HeadDim, RotaryDim: c.RotaryDim,
+		RopeTheta: c.RopeTheta, MRopeSection: c.MRopeSection, KeyHeads: c.KeyHeads, ValueHeads: c.ValueHeads,
+		KeyDim: c.KeyDim, ValueDim: c.ValueDim, ConvKernel: c.ConvKernel, Intermediate: c.IntermediateSize,
+		RMSNormEps: c.RMSNormEps, TiedEmbeddings: c.TieWordEmbeddings, EOS: c.EOS}
+	for _, k := range c.Layers {
+		info.LayerTypes = append(info.LayerTypes, k.String())
+	}
+	if m := c.MoE; m != nil {
+		info.Experts, info.ExpertsTopK, info.ExpertsInner, info.SharedInner = m.NumExperts, m.TopK, m.IntermediateSize, m.SharedIntermediateSize
+	}
+	return info
+}
+
+// layerMap draws the layers, four a group: g for GatedDeltaNet, A for attention.
+func (c *configInfo) layerMap() string {
+	var b strings.Builder
+	for i, kind := range c.LayerTypes {
+		if i > 0 && i%4 == 0 {
+			b.WriteByte(' ')
+		}
+		if kind == config.FullAttention.String() {
+			b.WriteByte('A')
+		} else {
+			b.WriteByte('g')
+		}
+	}
+	return b.String()
+}
+
+// render writes the inspection for people.
+func (r *inspection) render(w io.Writer, everyTensor bool) error {
+	c := &r.Config
+	mlp := fmt.Sprintf("SwiGLU, inner width %s", countText(int64(c.Intermediate)))
+	if c.Experts > 0 {
+		mlp = fmt.Sprintf("%d experts of inner width %d, %d a token, and a shared one of %d", c.Experts, c.ExpertsInner, c.ExpertsTopK, c.SharedInner)
+	}
+	head := "own weights"
+	if c.TiedEmbeddings {
+		head = "tied to the embedding"
+	}
+	rows := [][]string{
+		{"name", r.Name},
+		{"kind", r.Kind},
+		{"architecture", c.ModelType},
+		{"parameters", fmt.Sprintf("%s, %s as stored (%s)", countText(r.Parameters), bytesText(r.Bytes), dtypesText(r.dtypes))},
+		{"per token", bytesText(r.BytesPerToken) + " of weights"},
+		{"layers", fmt.Sprintf("%d: %s (g GatedDeltaNet, A attention)", c.Layers, c.layerMap())},
+		{"hidden", fmt.Sprintf("%s, vocabulary %s, up to %s positions", countText(int64(c.Hidden)), countText(int64(c.Vocab)), countText(int64(c.MaxPositions)))},
+		{"GatedDeltaNet", fmt.Sprintf("%d key heads of %d, %d value heads of %d, conv %d", c.KeyHeads, c.KeyDim, c.ValueHeads, c.ValueDim, c.ConvKernel)},
+		{"attention", fmt.Sprintf("%d heads, %d kv heads of %d; rope on %d dims, theta %g, mrope %v", c.Heads, c.KVHeads, c.HeadDim, c.RotaryDim, c.RopeTheta, c.MRopeSection)},
+		{"MLP", mlp},
+		{"head", head},
+		{"config sha256", r.ConfigSHA256},
+	}
+	if r.WeightsSHA256 != "" {
+		rows = append(rows, []string{"weights sha256", r.WeightsSHA256})
+	}
+	if err := table(w, "", rows); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n")
+	groups := [][]string{{"group", "stored", "share", "per token"}}
+	for _, g := range r.Groups {
+		share := fmt.Sprintf("%.1f %%", 100*float64(g.Bytes)/float64(max(1, r.Bytes)))
+		groups = append(groups, []string{g.Name, bytesText(g.Bytes), share, bytesText(g.PerToken)})
+	}
+	if err := table(w, "lrrr", groups); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n")
+	if err := r.renderTensors(w, everyTensor); err != nil {
+		return err
+	}
+	return r.renderFindings(w)
+}
+
+// renderTensors lists the tensors, or folds those of one role, dtype and shape.
+func (r *inspection) renderTensors(w io.Writer, every bool) error {
+	rows := [][]string{{"tensor", "count", "dtype", "shape", "bytes"}}
+	index := map[string]int{}
+	var counts []int
+	var bytes []int64
+	for _, t := range r.Tensors {
+		name, key := t.Name, t.Name
+		if !every {
+			name = t.role
+			key = t.role + t.DType + shapeText(t.Shape)
+		}
+		i, seen := index[key]
+		if !seen {
+			i = len(counts)
+			index[key], counts, bytes = i, append(counts, 0), append(bytes, 0)
+			rows = append(rows, []string{name, "", t.DType, shapeText(t.Shape), ""})
+		}
+		counts[i]++
+		bytes[i] += t.Bytes
+	}
+	for i := range counts {
+		rows[i+1][1], rows[i+1][4] = strconv.Itoa(counts[i]), bytesText(bytes[i])
+	}
+	return table(w, "lrllr", rows)
+}
+
+// renderFindings ends with what does not match, or says that nothing was found.
+func (r *inspection) renderFindings(w io.Writer) error {
+	var b strings.Builder
+	b.WriteByte('\n')
+	unused := 0
+	for _, t := range r.Unused {
+		if knownUnused(t.Name) {
+			unused++
+		}
+	}
+	if unused > 0 {
+		fmt.Fprintf(&b, "%d tensors of the vision tower or the mtp head are left out\n", unused)
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "note: %s\n", f)
+	}
+	if r.NonFinite == nil {
+		b.WriteString("NaN and Inf were not looked for\n")
+	} else if len(r.NonFinite) == 0 {
+		b.WriteString("no NaN or Inf in the weights\n")
+	}
+	b.WriteString(r.about())
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// dtypesText lists dtypes, the one with the most bytes first.
+func dtypesText(dtypes map[string]int) string {
+	names := slices.Sorted(maps.Keys(dtypes))
+	slices.SortStableFunc(names, func(a, b string) int { return dtypes[b] - dtypes[a] })
+	return strings.Join(names, ", ")
+}
+
+// knownUnused says whether a tensor belongs to a part of the family that is not the text model.
+func knownUnused(name string) bool {
+	for _, prefix := range []string{"model.visual.", "visual.", "mtp.", "model.mtp."} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	nameSize  = regexp.MustCompile(`(?i)(?:^|[-_])(\d+(?:\.\d+)?)b(?:$|[-_])`)
+	nameDType = regexp.MustCompile(`(?i)(?:^|[-_.])(fp32|f32|fp16|f16|bf16|fp8|int8|int4|gptq|awq)(?:$|[-_.])`)
+)
+
+// nameClaims holds the size and the dtype in a model's name against what is stored. A size within a factor of two
+// is right: names round, and leave out or count the embedding.
+func nameClaims(name string, parameters int64, dtypes map[string]int) (out []string) {
+	if m := nameSize.FindStringSubmatch(name); m != nil {
+		claim, _ := strconv.ParseFloat(m[1], 64) // the pattern is a number
+		if have := float64(parameters) / 1e9; have > 2*claim || have < claim/2 {
+			out = append(out, fmt.Sprintf("the name says %sB, the weights are %.3g billion", m[1], have))
+		}
+	}
+	if m := nameDType.FindStringSubmatch(name); m != nil {
+		claim := strings.ToUpper(strings.TrimPrefix(strings.ToLower(m[1]), "fp"))
+		if claim == "32" || claim == "16" || claim == "8" {
+			claim = "F" + claim
+		}
+		if !strings.HasPrefix(dtypesText(dtypes), claim) {
+			out = append(out, fmt.Sprintf("the name says %s, the weights are %s", m[1], dtypesText(dtypes)))
+		}
+	}
+	return out
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"sibyl/bundle"
+	"sibyl/config"
+	"sibyl/engine"
+	"sibyl/internal/inputerr"
+	"sibyl/internal/memlimit"
+)
+
+// job is what is about to run, as far as its memory goes.
+type job struct {
+	tokens    int // of the prompt (the longest, if there are several)
+	generated int
+	seqs      int   // prompts at once
+	have      int   // tokens in the state it starts from
+	extra     int64 // bytes the verb itself keeps: recorded taps
+	path      engine.Path
+	position  [][3]int32
+}
+
+// checkJob refuses before any work what cannot be run: ids or lengths the model has no place for, then a need of
+// memory that the machine or cgroup cannot meet.
+func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) error {
+	if err := a.checkLength(c, "prompt", ids, j); err != nil {
+		return err
+	}
+	return a.checkMemory(need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j), s.display())
+}
+
+// checkMemory compares a need with --memory-limit, or with what is left on this machine; where that is not known
+// there is nothing to hold the job to.
+func (a *App) checkMemory(need int64, what string) error {
+	left, err := memlimit.Left()
+	if a.memoryLimit != "" {
+		left.Source = "the --memory-limit"
+		left.Bytes, err = parseSize("--memory-limit", a.memoryLimit)
+	}
+	switch {
+	case errors.Is(err, memlimit.ErrUnknown):
+		return nil
+	case err != nil:
+		return err
+	case need <= left.Bytes:
+		return nil
+	}
+	return &inputerr.Error{File: what, Field: "memory", Found: fmt.Sprintf("a need of about %s", bytesText(need)),
+		Want: fmt.Sprintf("at most %s, %s", bytesText(left.Bytes), left.Source),
+		Do:   "use fewer tokens or taps, or free memory; --memory-limit overrides the limit"}
+}
+
+// The engines cut a prompt into calls of at most this many rows, of at most this many sequences at once.
+const (
+	callRows = 512
+	callSeqs = 8
+)
+
+// need estimates, from above, the bytes a job takes beside the mapped weights. Those are not counted: the system
+// drops them from memory when it must. The terms are caches over all tokens, activations and logits of one call.
+func need(c *config.Config, weights int64, engineName string, threads int, j job) int64 {
+	const f32 = 4
+	total := int64(j.have + j.tokens + j.generated)
+	seqs := int64(max(1, min(j.seqs, callSeqs)))
+	rows := min(max(1, int64(j.tokens)*seqs), callRows)
+
+	var attention, gdn int64
+	for _, kind := range c.Layers {
+		if kind == config.FullAttention {
+			attention++
+		} else {
+			gdn++
+		}
+	}
+	// Caches grow by appending: up to twice their content while they move. States are also copied once to be shown.
+	kv := attention * 2 * int64(c.KVWidth()) * total * f32 * 2
+	state := gdn * (int64(c.ValueHeads)*int64(c.KeyDim)*int64(c.ValueDim) + int64(c.QKVDim())*int64(c.ConvKernel)) * f32 * 2
+	inner := int64(c.IntermediateSize)
+	if c.MoE != nil {
+		inner = int64(c.MoE.SharedIntermediateSize) + int64(c.MoE.TopK)*int64(c.MoE.IntermediateSize) + 2*int64(c.MoE.NumExperts)
+	}
+	width := 6*int64(c.HiddenSize) + 3*inner + max(3*int64(c.QKVDim())+4*int64(c.ValueWidth()), 5*int64(c.QWidth())+4*int64(c.KVWidth()))
+	activations := rows * width * f32 * 2 // twice: what a layer leaves is collected late
+	scores := int64(threads) * total * f32
+	logits := min(rows, max(1, 16<<20/int64(c.VocabSize))) * int64(c.VocabSize) * f32 * 2
+	perSeq := seqs * (kv + state)
+
+	n := perSeq + activations + scores + logits + j.extra + runtimeBytes
+	if engineName == "fp64" {
+		n += perSeq + activations + scores + logits // eight bytes a number
+		n += min(4*weights, 1<<30) + 64<<20         // a small model's weights are kept as float64
+	}
+	return n
+}
+
+// runtimeBytes is the program itself with the tokenizer of 248,044 tokens.
+const runtimeBytes = 192 << 20

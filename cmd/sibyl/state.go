@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"sibyl/config"
+	"sibyl/engine"
+	"sibyl/internal/inputerr"
+	"sibyl/trace"
+)
+
+// readState makes a state of the cache.* tensors of a trace file. All of the model's must be there, in its shapes.
+func readState(path string, c *config.Config) (st *engine.State, err error) {
+	f, err := trace.Open(path, "")
+	if err != nil {
+		return nil, err
+	}
+	defer closing(f, &err)
+	st = &engine.State{Len: len(f.IDs()), Tensors: map[string]engine.StateTensor{}}
+	if m := f.Meta(); m != nil {
+		st.Len += m.Past
+	}
+	have := map[string]trace.TensorInfo{}
+	for _, t := range f.Tensors() {
+		have[t.Name] = t
+	}
+	for _, e := range trace.All(c) {
+		if !e.Tap.Cache() {
+			continue
+		}
+		t, ok := have[e.Name]
+		want := e.Shape(c, st.Len)
+		switch {
+		case !ok:
+			return nil, &inputerr.Error{File: path, Field: e.Name, Found: "nothing", Want: "every state of the model",
+				Do: "make the trace with --taps 'cache.*' or with all taps"}
+		case !slices.Equal(t.Shape, want):
+			return nil, &inputerr.Error{File: path, Field: e.Name, Found: "shape " + shapeText(t.Shape),
+				Want: shapeText(want), Do: "give a trace of this model"}
+		}
+		x := engine.StateTensor{Shape: t.Shape, Data: make([]float32, t.Len())}
+		if err := f.Read(e.Name, 0, x.Data); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		st.Tensors[e.Name] = x
+	}
+	return st, nil
+}
