@@ -5,7 +5,7 @@
 // a helper shared with the first implementation is a mistake shared with it, and the two would agree on it.
 // imports_test.go holds the list of packages this one may import. gonum's blas64 does the matrix products, math the
 // functions; the last bits of a result may therefore differ between machines, and between prefill and steps
-// (both by about 1e-14).
+// (the tests see 4e-14).
 //
 // Only the rotary angles are float32, by definition: see inverseFrequencies.
 package plain64

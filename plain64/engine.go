@@ -135,7 +135,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if err := e.check("prompt", prompt, opt.Path, opt.State, n); err != nil {
 		return err
 	}
-	if err := e.checkIDs("forced ids", opt.Force); err != nil {
+	if err := e.limits().CheckIDs("forced ids", opt.Force); err != nil {
 		return err
 	}
 	s, err := newState(e.d.cfg, opt.State)
@@ -171,7 +171,7 @@ func (e *Engine) choose(tok *engine.Token, logits []float64, opt engine.Options)
 		return tok.Position.ID, nil
 	}
 	id := opt.Choose(narrow(logits))
-	return id, e.checkIDs("chosen id", []int32{id})
+	return id, e.limits().CheckIDs("chosen id", []int32{id})
 }
 
 // Prefill implements engine.Stater.
@@ -255,48 +255,18 @@ func position(seq, pos int, logits []float64, topK int, rows bool) *engine.Posit
 	return p
 }
 
-// check refuses what cannot be run: n more tokens are to be generated after the prompt, on top of the state st.
-func (e *Engine) check(what string, p engine.Prompt, path engine.Path, st *engine.State, n int) error {
+func (e *Engine) limits() engine.Limits {
+	return engine.Limits{ConfigFile: e.d.cfg.File, VocabSize: e.d.cfg.VocabSize, MaxPositions: e.d.cfg.MaxPositions}
+}
+
+// check refuses what cannot be run: generate more tokens are asked for after the prompt, on top of the state st.
+func (e *Engine) check(what string, p engine.Prompt, path engine.Path, st *engine.State, generate int) error {
 	if e.d == nil {
 		return errors.New("fp64: the engine is closed")
 	}
-	bad := func(field, found, want, do string) error {
-		return &inputerr.Error{File: what, Field: field, Found: found, Want: want, Do: do}
-	}
-	if len(p.IDs) == 0 {
-		return bad("ids", "no token", "at least one", "give a text or ids that are not empty")
-	}
-	if path.Chunk < 0 {
-		return bad("path", fmt.Sprintf("chunks of %d tokens", path.Chunk), "prefill, step or chunk=N with N > 1", "choose one of them")
-	}
-	limit := e.d.cfg.MaxPositions
-	total := len(p.IDs) + max(0, min(n-1, limit)) // the last generated token is not consumed
+	have := 0
 	if st != nil {
-		total += st.Len // newState checks it
+		have = st.Len
 	}
-	if total > limit {
-		return bad("length", fmt.Sprintf("%d tokens in all", total), fmt.Sprintf("at most %d (max_position_embeddings of %s)", limit, e.d.cfg.File),
-			"shorten the prompt or generate fewer tokens")
-	}
-	if p.PositionIDs != nil && len(p.PositionIDs) != len(p.IDs) {
-		return bad("position ids", fmt.Sprintf("%d of them", len(p.PositionIDs)), fmt.Sprintf("%d, one triple a token", len(p.IDs)),
-			"give [3,T] positions for the same tokens")
-	}
-	for i, t := range p.PositionIDs {
-		if low, high := slices.Min(t[:]), slices.Max(t[:]); low < 0 || int(high) >= e.d.cfg.MaxPositions {
-			return bad(fmt.Sprintf("position ids[%d]", i), fmt.Sprint(t), fmt.Sprintf("0..%d", e.d.cfg.MaxPositions-1), "correct the positions")
-		}
-	}
-	return e.checkIDs(what, p.IDs)
-}
-
-// checkIDs refuses ids outside the vocabulary.
-func (e *Engine) checkIDs(what string, ids []int32) error {
-	for i, id := range ids {
-		if id < 0 || int(id) >= e.d.cfg.VocabSize {
-			return &inputerr.Error{File: what, Field: fmt.Sprintf("ids[%d]", i), Found: fmt.Sprint(id),
-				Want: fmt.Sprintf("0..%d (vocab_size of %s)", e.d.cfg.VocabSize-1, e.d.cfg.File), Do: "use this model's tokenizer"}
-		}
-	}
-	return nil
+	return e.limits().Check(what, p, path, have, generate)
 }

@@ -94,6 +94,9 @@ func TestPieces(t *testing.T) {
 	for i := range rows * cols {
 		m.stored.Data[2*i], m.stored.Data[2*i+1] = byte(17*(i%cols)), 0x3f
 	}
+	if m.pieces() != 3 {
+		t.Errorf("%d numbers are converted in %d pieces, want 3", rows*cols, m.pieces())
+	}
 	x := make([]float64, cols)
 	for i := range x {
 		x[i] = math.Sin(float64(i))
@@ -109,6 +112,18 @@ func TestPieces(t *testing.T) {
 		if v != y[0] {
 			t.Fatalf("row %d of %d: %g, row 0: %g, though the rows are equal", i, rows, v, y[0])
 		}
+	}
+}
+
+// TestKeep: the bound on converted weights.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	fits := []*matrix{{rows: keepLimit / 16, cols: 1}, {rows: 1, cols: keepLimit / 16}}
+	if keep(fits); !fits[0].keep || !fits[1].keep {
+		t.Error("matrices of exactly the limit are not kept")
+	}
+	if keep(append(fits, &matrix{rows: 1, cols: 1})); fits[0].keep || fits[1].keep {
+		t.Error("matrices beyond the limit are kept")
 	}
 }
 
@@ -136,8 +151,12 @@ func TestTaps(t *testing.T) {
 				for _, n := range entry.Shape(e.d.cfg, len(p.IDs)) {
 					want *= n
 				}
-				if got := len(c.data[seq][entry.Name]); got != want {
-					t.Errorf("%s: sequence %d: %s has %d numbers, want %d", name, seq, entry.Name, got, want)
+				rows := len(p.IDs)
+				if entry.Tap.Cache() {
+					rows = 1
+				}
+				if got := len(c.data[seq][entry.Name]); got != want || c.rows[seq][entry.Name] != rows {
+					t.Errorf("%s: sequence %d: %s has %d numbers in %d rows, want %d in %d", name, seq, entry.Name, got, c.rows[seq][entry.Name], want, rows)
 				}
 			}
 			if len(c.data[seq]) != len(all) {
@@ -279,6 +298,30 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+// TestGeneratePositions: after a prompt with positions of its own, generated tokens go on from the largest of them.
+func TestGeneratePositions(t *testing.T) {
+	t.Parallel()
+	e, ids := open(t, "tiny-asym"), []int32{3, 1, 4, 1, 5, 9}
+	pos := [][3]int32{{0, 0, 0}, {1, 1, 1}, {1, 1, 30}, {1, 2, 8}, {31, 31, 31}, {32, 32, 32}}
+	want, _ := score(t, e, engine.Prompt{IDs: ids, PositionIDs: pos}, engine.Want{From: 3})
+	text, _ := score(t, e, engine.Prompt{IDs: ids}, engine.Want{From: 3})
+	opt := engine.Options{Force: []int32{5, 9, 2}, Logits: true}
+	err := e.Generate(context.Background(), engine.Prompt{IDs: ids[:4], PositionIDs: pos[:4]}, opt, func(tok *engine.Token) error {
+		for i, v := range tok.Logits {
+			if math.Abs(float64(v)-want[tok.Index][i]) > 1e-6 {
+				t.Fatalf("token %d: logit %d is %g, the same positions given give %g, text positions %g", tok.Index, i, v, want[tok.Index][i], text[tok.Index][i])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, _ := distance(text[2], want[2]); d < 1e-3 {
+		t.Errorf("the positions change the logits by %g only: the test shows nothing", d)
+	}
+}
+
 // TestTies: equal head rows are exact ties in float64, in a model that is kept and in one that is not.
 func TestTies(t *testing.T) {
 	t.Parallel()
@@ -353,9 +396,9 @@ func TestRefused(t *testing.T) {
 		{"id-negative", "an index before the embedding", []engine.Prompt{{IDs: []int32{-1}}}, engine.Want{},
 			"prompt 0: ids[0]: found -1, want 0..169 (vocab_size of " + file + "); use this model's tokenizer"},
 		{"too-long", "one past max_position_embeddings", []engine.Prompt{text(4097)}, engine.Want{},
-			"prompt 0: length: found 4097 tokens in all, want at most 4096 (max_position_embeddings of " + file + "); shorten the prompt or generate fewer tokens"},
+			"prompt 0: length: found 4097 tokens, want at most 4096 (max_position_embeddings of " + file + "); shorten the prompt or generate fewer tokens"},
 		{"too-long-on-state", "the state counts", []engine.Prompt{text(4094)}, engine.Want{State: st},
-			"prompt 0: length: found 4097 tokens in all, want at most 4096 (max_position_embeddings of " + file + "); shorten the prompt or generate fewer tokens"},
+			"prompt 0: length: found 4097 tokens, want at most 4096 (max_position_embeddings of " + file + "); shorten the prompt or generate fewer tokens"},
 		{"positions-short", "a token without a position", []engine.Prompt{{IDs: []int32{1, 2}, PositionIDs: [][3]int32{{}}}}, engine.Want{},
 			"prompt 0: position ids: found 1 of them, want 2, one triple a token; give [3,T] positions for the same tokens"},
 		{"position-negative", "no such position", []engine.Prompt{{IDs: []int32{1}, PositionIDs: [][3]int32{{0, -2, 0}}}}, engine.Want{},
@@ -377,7 +420,7 @@ func TestRefused(t *testing.T) {
 		{"state-extra", "a deeper model's", []engine.Prompt{text(1)}, engine.Want{State: edit(func(s *engine.State) { s.Tensors["cache.layer7.key"] = engine.StateTensor{} })},
 			"state: tensors: found 9 of them, want the 8 states of this model; give a state of this model, made by a prefill"},
 		{"state-length", "a length from nowhere must not be allocated", []engine.Prompt{text(1)}, engine.Want{State: edit(func(s *engine.State) { s.Len = math.MinInt })},
-			"state: length: found -9223372036854775808, want 0..4096 tokens; give a state of this model, made by a prefill"},
+			"prompt 0: state: found a length of -9223372036854775808 tokens, want 0..4096; give a state of this model"},
 	} {
 		err := e.Score(ctx, tt.prompts, tt.want, func(*engine.Position) error {
 			t.Errorf("%s: a position was shown", tt.name)

@@ -39,15 +39,20 @@ func (m *matrix) rowsOf(lo, hi int) []float64 {
 	return m.f64[lo*m.cols : hi*m.cols]
 }
 
+// pieces is how many parts mul converts one after the other. They are of nearly equal size, so that gonum sums every
+// row in the same order: equal rows give equal results.
+func (m *matrix) pieces() int {
+	if m.keep {
+		return 1
+	}
+	return min(m.rows, (m.rows*m.cols+pieceElems-1)/pieceElems)
+}
+
 // mul gives x W^T: x [T, cols], result [T, rows].
 func (m *matrix) mul(x []float64) []float64 {
 	T := len(x) / m.cols
 	y := make([]float64, T*m.rows)
-	pieces := 1
-	if !m.keep {
-		// Of nearly equal size, so that gonum sums every row in the same order: equal rows give equal results.
-		pieces = min(m.rows, (m.rows*m.cols+pieceElems-1)/pieceElems)
-	}
+	pieces := m.pieces()
 	for p := range pieces {
 		lo, hi := p*m.rows/pieces, (p+1)*m.rows/pieces
 		blas64.Gemm(blas.NoTrans, blas.Trans, 1,
@@ -106,14 +111,19 @@ func load(ck *bundle.Checkpoint) (*decoder, error) {
 		ld.layer = l
 		d.layers = append(d.layers, ld.bind(c, kind))
 	}
+	keep(ld.all)
+	return d, ld.err
+}
+
+// keep decides whether the converted matrices fit.
+func keep(all []*matrix) {
 	bytes := 0
-	for _, m := range ld.all {
+	for _, m := range all {
 		bytes += 8 * m.rows * m.cols
 	}
-	for _, m := range ld.all {
+	for _, m := range all {
 		m.keep = bytes <= keepLimit
 	}
-	return d, ld.err
 }
 
 func (ld *loader) bind(c *config.Config, kind config.LayerKind) layer {

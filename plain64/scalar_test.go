@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/x448/float16"
+
+	"sibyl/config"
 )
 
 // TestInverseFrequencies against the table of the demo model's golden (torch) and, for the family's real sizes, against
@@ -36,6 +38,44 @@ func TestInverseFrequencies(t *testing.T) {
 		}
 		if rot == 64 && once != 15 {
 			t.Errorf("rounding the exact value once differs in %d entries of 32, want 15 (DESIGN section 2)", once)
+		}
+	}
+}
+
+// TestRope: the family's real table (64 of 256 dims, sections 11, 11, 10) at a long position on each axis, where
+// rounding the angle to float32, which is part of the definition, moves the result by far more than the bound.
+func TestRope(t *testing.T) {
+	t.Parallel()
+	d := &decoder{cfg: &config.Config{HeadDim: 256, RotaryDim: 64, MRopeSection: [3]int{11, 11, 10}}, invFreq: inverseFrequencies(1e7, 64)}
+	const axes = "THWTHWTHWTHWTHWTHWTHWTHWTHWTHWTH" // transformers' apply_interleaved_mrope, by hand
+	pos := map[byte]int32{'T': 262143, 'H': 199999, 'W': 131075}
+	x := make([]float64, 2*256) // token 1 of two, one head
+	for i := range x {
+		x[i] = float64(i)
+	}
+	d.rope(x, 1, [][3]int32{{}, {pos['T'], pos['H'], pos['W']}})
+	x = x[256:]
+	moved := 0.0
+	for j := range 32 {
+		p := float32(pos[axes[j]])
+		angle := float64(p * d.invFreq[j])
+		a, b := float64(256+j), float64(256+j+32)
+		for _, v := range []struct {
+			at   int
+			want float64
+		}{{j, a*math.Cos(angle) - b*math.Sin(angle)}, {j + 32, b*math.Cos(angle) + a*math.Sin(angle)}} {
+			if math.Abs(x[v.at]-v.want) > 1e-9 {
+				t.Errorf("dim %d: got %g, want %g on axis %c", v.at, x[v.at], v.want, axes[j])
+			}
+		}
+		moved = max(moved, math.Abs(angle-float64(p)*float64(d.invFreq[j])))
+	}
+	if moved < 1e-4 {
+		t.Errorf("rounding moves the angles by %g only: the test shows nothing", moved)
+	}
+	for i := 64; i < 256; i++ {
+		if x[i] != float64(256+i) {
+			t.Fatalf("dim %d is beyond the rotary part and was changed to %g", i, x[i])
 		}
 	}
 }
@@ -107,7 +147,7 @@ func TestPosition(t *testing.T) {
 		want      string
 	}{
 		{"tie", "all ids at the maximum, ascending", []float64{1, 4, 0, 4, 4}, "id 1 ties [1 3 4] top 1 3"},
-		{"near", "one ulp of float64 is no tie, though float32 cannot tell", []float64{1, 1 + 0x1p-52}, "id 1 ties [1] top 1 0"},
+		{"near", "one ulp of float64 is no tie, though float32 cannot tell", []float64{1 + 0x1p-52, 1}, "id 0 ties [0] top 0 1"},
 		{"nan", "a NaN row must not tie with everything: a gate would call that a TIE", []float64{0, nan, nan}, "id 1 ties [1] top 1 2"},
 		{"one", "a vocabulary of one", []float64{3}, "id 0 ties [0] top 0"},
 	} {

@@ -50,15 +50,13 @@ func (s *state) export(c *config.Config) *engine.State {
 }
 
 // newState makes a state of its own from st, which must hold exactly the tensors of this model; nil is the empty state.
+// st.Len is from 0 to MaxPositions.
 func newState(c *config.Config, st *engine.State) (*state, error) {
 	if st == nil {
 		st = &engine.State{}
 	}
 	bad := func(field, found, want string) error {
 		return &inputerr.Error{File: "state", Field: field, Found: found, Want: want, Do: "give a state of this model, made by a prefill"}
-	}
-	if st.Len < 0 || st.Len > c.MaxPositions {
-		return nil, bad("length", fmt.Sprint(st.Len), fmt.Sprintf("0..%d tokens", c.MaxPositions))
 	}
 	s := &state{n: st.Len, next: int32(st.Len), layers: make([]layerState, c.NumLayers)}
 	for l := range s.layers { // the parts, still of no length where the length is st's to say
