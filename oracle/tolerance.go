@@ -43,8 +43,9 @@ type TolRule struct {
 	Mismatches *int     `yaml:"mismatches"` // integers that differ
 }
 
-// maxTolFile bounds the file in bytes, maxTolRules the rules: real ones have a dozen.
-const maxTolFile, maxTolRules = 1 << 20, 1000
+// maxTolFile bounds the file in bytes: real ones have a dozen rules, and the YAML parser's time and depth grow with
+// the square of hostile nesting (16 KiB of it: half a second). maxTolRules bounds the rules.
+const maxTolFile, maxTolRules = 16 << 10, 500
 
 // ReadTolerances reads a file of bounds. Unknown and doubled keys, malformed globs, empty rules and bounds that are
 // not finite or below 0 give an *inputerr.Error.
@@ -64,10 +65,10 @@ func ReadTolerances(file string) (*Tolerances, error) {
 // ParseTolerances reads the text b of a file of bounds; file is for messages.
 func ParseTolerances(file string, b []byte) (*Tolerances, error) {
 	if len(b) > maxTolFile {
-		return nil, &inputerr.Error{File: file, Found: "more than 1 MiB", Want: "a short list of rules", Do: "use globs"}
+		return nil, &inputerr.Error{File: file, Found: "more than 16 KiB", Want: "a short list of rules", Do: "use globs"}
 	}
 	t := &Tolerances{File: file}
-	if err := yaml.UnmarshalWithOptions(b, t, yaml.Strict()); err != nil {
+	if err := decodeYAML(b, t); err != nil {
 		return nil, &inputerr.Error{File: file, Err: fmt.Errorf("%s", strings.SplitN(err.Error(), "\n", 2)[0]),
 			Do: "rules have the keys taps, max_abs, max_scaled, rms, rel, cosine, mismatches"}
 	}
@@ -81,6 +82,17 @@ func ParseTolerances(file string, b []byte) (*Tolerances, error) {
 		}
 	}
 	return t, nil
+}
+
+// decodeYAML decodes strictly: unknown and doubled keys are errors. goccy/go-yaml 1.19.2 panics on some malformed
+// text ("rules:\n !\r x"); that is the text's fault too.
+func decodeYAML(b []byte, to any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("malformed YAML (%v)", p)
+		}
+	}()
+	return yaml.UnmarshalWithOptions(b, to, yaml.Strict())
 }
 
 // bounds lists a rule's bounds on taps of numbers: value, bound (nil: none), and the text between them.
