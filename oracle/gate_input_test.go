@@ -43,8 +43,8 @@ func TestGateRefuses(t *testing.T) {
 			c := *fake(s.Test).Config
 			c.VocabSize = 21
 			fake(s.Test).Config = &c
-		}, "the test engine, teacher forcing: fake: prompt 0, ids["},
-		{"too-long", "more tokens than the model has positions", func(_ *Setup, p *Protocol) { p.MaxTokens = 100 }, "the reference, decoding: fake: prompt: found 3 tokens and 100 to come, want at most 96"},
+		}, "the test engine, teacher forcing: prompt 0: ids[3]: found 21, want 0..20"},
+		{"too-long", "more tokens than the model has positions", func(_ *Setup, p *Protocol) { p.MaxTokens = 100 }, "the reference, decoding after prompt a: prompt: length: found 3 tokens and 100 to generate, want at most 96 (max_position_embeddings of tiny/config.json)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

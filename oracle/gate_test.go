@@ -283,7 +283,7 @@ var gateCases = []gateCase{
 				return nil
 			}
 		},
-		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: the test engine, decoding: worker exited",
+		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: the test engine, decoding after prompt a: worker exited",
 		verdicts: map[Verdict]int{Identical: 11},
 		check: func(r *GateResult) []string {
 			if r.part(Rollout).Status != PartBroke || r.part(TeacherForced).Status != PartRan {
@@ -305,7 +305,7 @@ var gateCases = []gateCase{
 		change: func(s *Setup, _ *Protocol) {
 			fake(s.Ref).Fail = func(at enginetest.At) error { return errors.New("out of breath") }
 		},
-		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: the reference, decoding: out of breath", verdicts: map[Verdict]int{},
+		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: the reference, decoding after prompt a: out of breath", verdicts: map[Verdict]int{},
 		check: func(r *GateResult) []string {
 			if p := r.part(Rollout); p.Status != PartNotRun || p.Note == "" {
 				return []string{fmt.Sprint(r.Parts)}

@@ -16,7 +16,7 @@ func (g *gate) qualify(ctx context.Context) error {
 		g.progress("reference: greedy continuation", i, len(g.res.Prompts))
 		var seen []Seen
 		if g.p.MaxTokens > 0 {
-			err := generate(ctx, g.Ref, "the reference", q.IDs, nil, &g.p, func(_ int, s Seen) error {
+			err := generate(ctx, g.Ref, "the reference", q, nil, &g.p, func(_ int, s Seen) error {
 				seen = append(seen, s)
 				q.RefIDs = append(q.RefIDs, s.ID)
 				q.RefLogitGap = append(q.RefLogitGap, shown(s.LogitGap))
@@ -207,7 +207,7 @@ func (g *gate) rollout(ctx context.Context) error {
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]
 		g.progress("test: greedy rollout", i, len(g.res.Prompts))
-		err := generate(ctx, g.Test, "the test engine", q.IDs, q.RefIDs, &g.p, func(k int, s Seen) error {
+		err := generate(ctx, g.Test, "the test engine", q, q.RefIDs, &g.p, func(k int, s Seen) error {
 			q.TestIDs = append(q.TestIDs, s.ID)
 			g.judge(Rollout, i, len(q.IDs)-1+k, g.gen[i][k], s)
 			return nil

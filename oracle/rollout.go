@@ -13,10 +13,10 @@ import (
 	"sibyl/trace"
 )
 
-// generate follows e's decode path from prompt and gives what it showed before each token. With force it is
+// generate follows e's decode path from the prompt and gives what it showed before each token. With force it is
 // re-anchored: step i consumes force[i] whatever e chose, so one flip cannot hide or cause the next, and there are
 // len(force) steps. Without, e goes its own greedy way for n steps or up to a stop id.
-func generate(ctx context.Context, e engine.Engine, who string, prompt, force []int32, p *Protocol, each func(i int, s Seen) error) error {
+func generate(ctx context.Context, e engine.Engine, who string, q *PromptResult, force []int32, p *Protocol, each func(i int, s Seen) error) error {
 	shows := e.Info().Shows
 	opt := engine.Options{Force: force, TopK: p.candidates(shows), Path: p.Path}
 	want := len(force)
@@ -24,7 +24,7 @@ func generate(ctx context.Context, e engine.Engine, who string, prompt, force []
 		opt.MaxTokens, opt.Stop, want = p.MaxTokens, p.Stop, p.MaxTokens
 	}
 	got, stopped := 0, false
-	err := e.Generate(ctx, engine.Prompt{IDs: prompt}, opt, func(t *engine.Token) error {
+	err := e.Generate(ctx, engine.Prompt{IDs: q.IDs}, opt, func(t *engine.Token) error {
 		if t.Index != got || got >= want {
 			return fmt.Errorf("showed token %d where token %d of %d was next", t.Index, got, want)
 		}
@@ -36,7 +36,7 @@ func generate(ctx context.Context, e engine.Engine, who string, prompt, force []
 		err = fmt.Errorf("ended after %d of %d tokens", got, want)
 	}
 	if err != nil {
-		return &breach{who, "decoding", err}
+		return &breach{who, "decoding after prompt " + q.Name, err}
 	}
 	return nil
 }

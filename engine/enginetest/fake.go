@@ -128,7 +128,7 @@ func (f *Fake) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Op
 	if err := f.check("prompt", prompt, opt.Path, opt.State, n); err != nil {
 		return err
 	}
-	if err := f.checkIDs("forced ids", opt.Force); err != nil {
+	if err := f.limits().CheckIDs("forced ids", opt.Force); err != nil {
 		return err
 	}
 	before, err := f.tokens(opt.State)
@@ -210,28 +210,13 @@ func (f *Fake) bad(field, found, want string) error {
 
 // check refuses what cannot be run: n tokens are to be generated after the prompt, on top of st.
 func (f *Fake) check(what string, p engine.Prompt, path engine.Path, st *engine.State, n int) error {
-	total := len(p.IDs)
+	have := 0
 	if st != nil {
-		total += st.Len
+		have = st.Len
 	}
-	switch {
-	case len(p.IDs) == 0:
-		return f.bad(what, "no token", "at least one")
-	case path.Chunk < 0:
-		return f.bad("path", fmt.Sprint(path.Chunk), "0, 1 or more")
-	case p.PositionIDs != nil && len(p.PositionIDs) != len(p.IDs):
-		return f.bad("position ids", fmt.Sprint(len(p.PositionIDs)), fmt.Sprint(len(p.IDs)))
-	case total > f.Config.MaxPositions || n > f.Config.MaxPositions-total+1: // the last token is not consumed
-		return f.bad(what, fmt.Sprintf("%d tokens and %d to come", total, n), fmt.Sprintf("at most %d", f.Config.MaxPositions))
-	}
-	return f.checkIDs(what, p.IDs)
+	return f.limits().Check(what, p, path, have, n)
 }
 
-func (f *Fake) checkIDs(what string, ids []int32) error {
-	for i, id := range ids {
-		if id < 0 || int(id) >= f.Config.VocabSize {
-			return f.bad(fmt.Sprintf("%s, ids[%d]", what, i), fmt.Sprint(id), fmt.Sprintf("0..%d", f.Config.VocabSize-1))
-		}
-	}
-	return nil
+func (f *Fake) limits() engine.Limits {
+	return engine.Limits{ConfigFile: f.Config.File, VocabSize: f.Config.VocabSize, MaxPositions: f.Config.MaxPositions}
 }

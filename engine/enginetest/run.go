@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"slices"
 
@@ -17,18 +16,32 @@ import (
 func Hashed(seed uint64) func(At) []float64 {
 	return func(at At) []float64 {
 		row := make([]float64, TinyConfig().VocabSize)
+		h := hash(fmt.Sprint("logits", seed), at.Prefix)
 		for i := range row {
-			row[i] = float64(hashed(fmt.Sprint("logits", seed), at.Prefix, i))
+			row[i] = float64(hashed(h, i))
 		}
 		return row
 	}
 }
 
-// hashed is a value in [-8, 8) that depends on all its arguments.
-func hashed(name string, prefix []int32, i int) float32 {
-	h := fnv.New64a()
-	fmt.Fprint(h, name, prefix, i)
-	return float32(h.Sum64()>>17%(1<<14))/(1<<10) - 8
+// hash is FNV-1a over a name and the tokens consumed.
+func hash(name string, prefix []int32) uint64 {
+	h := uint64(14695981039346656037)
+	mix := func(x uint64) { h = (h ^ x) * 1099511628211 }
+	for _, c := range []byte(name) {
+		mix(uint64(c))
+	}
+	for _, id := range prefix {
+		mix(uint64(id) + 256)
+	}
+	return h
+}
+
+// hashed is value i of the stream that h starts, a multiple of 2^-10 in [-8, 8).
+func hashed(h uint64, i int) float32 {
+	h ^= uint64(i) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>29) * 0xbf58476d1ce4e5b9
+	return float32(h>>40%(1<<14))/(1<<10) - 8
 }
 
 // run is one sequence on its way.
@@ -73,11 +86,11 @@ func (r *run) consume(id int32) (*engine.Position, error) {
 }
 
 // Describe is the position of a row of logits: argmax, ties, the topK (at least 2) largest, log-sum-exp. A NaN
-// counts as the smallest.
+// counts as the maximum, so that it cannot hide, and ties with nothing.
 func Describe(row []float64, topK int) *engine.Position {
 	key := func(x float64) float64 {
 		if math.IsNaN(x) {
-			return math.Inf(-1)
+			return math.Inf(1)
 		}
 		return x
 	}
@@ -115,8 +128,9 @@ func (r *run) taps(row []float64) error {
 			continue
 		}
 		x := make([]float32, volume(e.Shape(r.f.Config, 1)))
+		h := hash(e.Name, r.prefix)
 		for i := range x {
-			x[i] = hashed(e.Name, r.prefix, i)
+			x[i] = hashed(h, i)
 			if e.Tap == trace.Logits {
 				x[i] = float32(row[i])
 			}
@@ -155,8 +169,9 @@ func (f *Fake) state(prefix []int32) *engine.State {
 		}
 		shape := e.Shape(f.Config, len(prefix))
 		t := engine.StateTensor{Shape: shape, Data: make([]float32, volume(shape))}
+		h := hash(e.Name, prefix)
 		for i := range t.Data {
-			t.Data[i] = hashed(e.Name, prefix, i)
+			t.Data[i] = hashed(h, i)
 		}
 		for i, id := range prefix {
 			if e.Tap == trace.CacheKey {
@@ -187,7 +202,7 @@ func (f *Fake) tokens(s *engine.State) ([]int32, error) {
 			ids = append(ids, int32(t.Data[i*f.Config.HeadDim]))
 		}
 	}
-	return ids, f.checkIDs("state", ids)
+	return ids, f.limits().CheckIDs("state", ids)
 }
 
 func volume(shape []int) int {
