@@ -74,51 +74,48 @@ func Parse(path string, b []byte) (*File, error) {
 // pointer says whether b is a Git LFS pointer: the small text that stands for a file that was not fetched.
 func pointer(b []byte) bool { return bytes.HasPrefix(b, []byte("version https://git-lfs")) }
 
-// secondReading hands the entries of known dtypes to nlpodyssey/safetensors as a header of their own and compares
+// secondReading hands the entries of known dtypes to nlpodyssey/safetensors as headers of their own and compares
 // what it reads with what we read: two parsers that share no code must agree before any byte is used. The entries
-// of other dtypes are left out, because it refuses a whole file for one of them.
+// of other dtypes are left out, because it refuses a whole file for one of them. Parts of some thousand entries
+// keep its memory, about a kilobyte an entry, from adding up.
 func secondReading(path string, tensors []Tensor) error {
-	var header bytes.Buffer
-	header.WriteByte('{')
-	known := 0
-	for i := range tensors {
-		t := &tensors[i]
-		if t.DType.Size() == 0 {
-			continue
-		}
-		if known++; known > 1 {
-			header.WriteByte(',')
-		}
-		name, err := json.Marshal(t.Name)
+	const part = 1 << 12
+	known := slices.DeleteFunc(slices.Clone(tensors), func(t Tensor) bool { return t.DType.Size() == 0 })
+	for some := range slices.Chunk(known, part) {
+		header, err := headerOf(some)
 		if err != nil {
 			return err
 		}
-		shape, err := json.Marshal(t.Shape)
-		if err != nil {
-			return err
+		var second nlp.Metadata
+		if err := json.Unmarshal(header, &second); err != nil {
+			return &inputerr.Error{File: path, Field: "header", Err: err, Do: brokenFile}
 		}
-		fmt.Fprintf(&header, `%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, name, string(t.DType), shape, t.Begin, t.End)
-	}
-	header.WriteByte('}')
-	var second nlp.Metadata
-	if err := json.Unmarshal(header.Bytes(), &second); err != nil {
-		return &inputerr.Error{File: path, Field: "header", Err: err, Do: brokenFile}
-	}
-	infos := second.Tensors()
-	for i := range tensors {
-		t := &tensors[i]
-		if t.DType.Size() == 0 {
-			continue
+		infos := second.Tensors()
+		for i := range some {
+			if info := infos[some[i].Name]; info == nil || !same(&some[i], info) || len(infos) != len(some) {
+				return fault(path, "header, "+tensorField(some[i].Name), "two readings that differ", "one meaning", brokenFile)
+			}
 		}
-		info := infos[t.Name]
-		if info == nil || !same(t, info) {
-			return fault(path, "header, "+tensorField(t.Name), "two readings that differ", "one meaning", brokenFile)
-		}
-	}
-	if len(infos) != known {
-		return fault(path, "header", fmt.Sprintf("%d tensors in a second reading", len(infos)), fmt.Sprint(known), brokenFile)
 	}
 	return nil
+}
+
+// headerOf writes the entries as a header's JSON.
+func headerOf(tensors []Tensor) ([]byte, error) {
+	var b bytes.Buffer
+	sep := byte('{')
+	for i := range tensors {
+		t := &tensors[i]
+		shape, err := json.Marshal(t.Shape)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteByte(sep)
+		sep = ','
+		fmt.Fprintf(&b, `%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, quote(t.Name), string(t.DType), shape, t.Begin, t.End)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
 }
 
 func same(t *Tensor, info *nlp.TensorInfo) bool {

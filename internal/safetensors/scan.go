@@ -19,8 +19,9 @@ import (
 const (
 	// MaxHeader is the format's own limit of the header's length in bytes.
 	MaxHeader = 100_000_000
-	// MaxTensors per file: a 512-expert model with one tensor per expert and projection has 92,160 in all its shards.
-	MaxTensors = 1 << 17
+	// MaxTensors per file: a 256-expert model of 40 layers with one tensor per expert and projection has 31,000 in
+	// all its shards.
+	MaxTensors = 1 << 16
 	// MaxRank of a shape; the family uses up to 3, vision towers 5.
 	MaxRank = 8
 	// MaxName is the length of a tensor's name in bytes.
