@@ -30,8 +30,8 @@ type Checkpoint struct {
 	weights
 	unused []Tensor
 
-	hashOnce sync.Mutex
-	hash     string // of the weights, once known
+	hashing sync.Mutex
+	hash    string // of the weights, once known
 }
 
 // Open opens what ref means (see Resolve): "" is the embedded demo model, an existing path is a checkpoint's
@@ -193,8 +193,8 @@ func (c *Checkpoint) Close() error {
 // and the head if it is not tied: the name below the prefix, a NUL, the dtype, a NUL, the shape as "[a b]", a
 // newline, the bytes. Experts count as packed: [E, 2I, H] and [E, H, I].
 func (c *Checkpoint) WeightsSHA256(ctx context.Context, progress func(done, total int64)) (string, error) {
-	c.hashOnce.Lock()
-	defer c.hashOnce.Unlock()
+	c.hashing.Lock()
+	defer c.hashing.Unlock()
 	if c.hash != "" {
 		return c.hash, nil
 	}

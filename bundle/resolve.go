@@ -75,6 +75,9 @@ func folderRef(path string) Ref {
 	}
 	switch {
 	case has("config.json"):
+		if top, sub, err := snapshotRoot(path); err == nil && sub != "" {
+			r.Name = strings.Replace(strings.TrimPrefix(filepath.Base(top), "models--"), "--", "/", 1)
+		}
 	case strings.HasSuffix(r.Name, ".aimodel") || strings.HasSuffix(r.Name, ".aimodelc") || has("main.mlirb"):
 		r.Kind = AIModel
 	case has("metadata.json"):

@@ -100,7 +100,9 @@ func TestSnapshotPath(t *testing.T) {
 	t.Parallel()
 	hub := cache(t, "", "rev")
 	snapshot := filepath.Join(hub, "models--org--tiny", "snapshots", "rev")
-	mustOpen(t, snapshot)
+	if c := mustOpen(t, snapshot); c.Name() != "org/tiny" {
+		t.Errorf("a snapshot is called %q, want its id org/tiny", c.Name())
+	}
 	link := filepath.Join(t.TempDir(), "mine")
 	if err := os.Symlink(snapshot, link); err != nil {
 		t.Fatal(err)

@@ -172,10 +172,11 @@ func TestAssumed(t *testing.T) {
 		t.Fatalf("nothing is absent, Assumed = %v", c.Assumed)
 	}
 	tests := []struct {
-		key, text string
+		key, text string // text is what is taken out
 		check     func(c *config.Config) bool
 	}{
 		{"attention_bias", `"attention_bias": false,`, nil},
+		{"eos_token_id", `"eos_token_id": 248044,`, func(c *config.Config) bool { return c.EOS == nil }},
 		{"attn_output_gate", `"attn_output_gate": true,`, nil},
 		{"output_gate_type", `"output_gate_type": "swish",`, nil},
 		{"mrope_interleaved", `"mrope_interleaved": true,`, func(c *config.Config) bool { return c.MRopeInterleaved }},

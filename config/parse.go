@@ -213,10 +213,11 @@ func (r *reader) eos(c *Config, root, t section) {
 	if !t.has("eos_token_id") {
 		s = root
 	}
-	v, ok := s.m["eos_token_id"]
-	if !ok || v.kind == strictjson.Null {
+	if !s.has("eos_token_id") {
+		c.Assumed = append(c.Assumed, "eos_token_id")
 		return
 	}
+	v := s.m["eos_token_id"]
 	ids := []value{v}
 	if v.kind == strictjson.Array {
 		ids = v.list

@@ -7,10 +7,12 @@
 package malformed
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Case is one input.
@@ -36,6 +38,21 @@ func All() []Case {
 		return 1
 	})
 	return all
+}
+
+// Manifest lists the cases with reasons and errors: the texts a person will read, in one reviewable file.
+func Manifest() string {
+	var b strings.Builder
+	b.WriteString("Made by: go test ./internal/malformed -update. PATH stands for the path that is opened.\n")
+	for _, c := range All() {
+		fmt.Fprintf(&b, "\n%s\n  why:   %s\n", c.Name, c.Why)
+		if c.Want == "" {
+			b.WriteString("  opens\n")
+		} else {
+			fmt.Fprintf(&b, "  error: %s\n", c.Want)
+		}
+	}
+	return b.String()
 }
 
 // Write makes the case below dir. Symlinks are left out where the platform has none.

@@ -38,6 +38,15 @@ func TestTestdataIsUpToDate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const manifest = "malformed/manifest.txt"
+	if *update {
+		if err := os.WriteFile(filepath.Join(testdata, manifest), []byte(Manifest()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(testdata, manifest)); err != nil || string(b) != Manifest() {
+		t.Errorf("%s differs from what is generated (%v); run this test with -update", manifest, err)
+	}
 	want, got := map[string]string{}, map[string]string{}
 	for _, g := range generated {
 		read(t, dir, g, want)
