@@ -1,0 +1,352 @@
+package oracle
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sibyl/trace"
+)
+
+// DiffView says how a diff is shown.
+type DiffView struct {
+	// All lists every tensor and layer; without it each kind of tap is shown once, at its worst layer, and the layers
+	// that add most.
+	All bool
+	// Unicode draws the heat strip with block characters instead of digits: see UnicodeTerminal.
+	Unicode bool
+	// Width is the terminal's, in columns; 0 means 80. Only the heat strip is fitted to it.
+	Width int
+}
+
+// UnicodeTerminal says from the environment whether block characters will be read as such: the locale is UTF-8, the
+// terminal is not dumb, and nobody asked for plain output with NO_COLOR.
+func UnicodeTerminal(getenv func(string) string) bool {
+	if getenv("NO_COLOR") != "" || getenv("TERM") == "dumb" {
+		return false
+	}
+	locale := cmp.Or(getenv("LC_ALL"), getenv("LC_CTYPE"), getenv("LANG"))
+	locale = strings.ToLower(strings.ReplaceAll(locale, "-", ""))
+	return strings.Contains(locale, "utf8")
+}
+
+// shownLayers is how many layers the table of contributions has without All.
+const shownLayers = 8
+
+// Render writes the diff for people; the first line says it all.
+func (r *DiffResult) Render(w io.Writer, v DiffView) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", ascii(r.Headline()))
+	columns(&b, "llllll", [][]string{sideRow("REF", r.Ref), sideRow("TEST", r.Test)})
+	fmt.Fprintf(&b, "%d tokens, %d tensors compared, %d only in REF, %d only in TEST\n", r.Tokens, len(r.Tensors), len(r.OnlyRef), len(r.OnlyTest))
+	if v.All {
+		listNames(&b, "only in REF: ", r.OnlyRef)
+		listNames(&b, "only in TEST: ", r.OnlyTest)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", ascii(n))
+	}
+	b.WriteByte('\n')
+	if !r.Identical {
+		r.renderFirst(&b)
+		r.renderHeat(&b, v)
+		r.renderLayers(&b, v)
+		r.renderTensors(&b, v)
+	}
+	r.renderLogits(&b)
+	r.renderTol(&b)
+	_, err := io.WriteString(w, strings.TrimRight(b.String(), "\n")+"\n")
+	return err
+}
+
+// Headline is the result in one line.
+func (r *DiffResult) Headline() string {
+	differ := 0
+	for i := range r.Tensors {
+		if !r.Tensors[i].Identical() {
+			differ++
+		}
+	}
+	head := ""
+	switch p := r.First.Unexplained; {
+	case r.Identical && len(r.Tensors) == 0:
+		head = fmt.Sprintf("SAME IDS at all %d positions", r.Tokens)
+	case len(r.Tensors) == 0:
+		head = fmt.Sprintf("DIFFERENT ids at %d of %d positions", r.Logits.Positions-r.Logits.Top1Agree, r.Logits.Positions)
+	case r.Identical:
+		return fmt.Sprintf("IDENTICAL: the same bits in all %d tensors", len(r.Tensors))
+	case p == nil:
+		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors, nowhere more than rounding explains", differ, len(r.Tensors))
+	default:
+		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors; rounding does not explain %s", differ, len(r.Tensors), p.where())
+	}
+	if r.Tol != nil {
+		head += fmt.Sprintf("; %d of %d judged tensors exceed the tolerances", r.Tol.tensors(), r.Tol.Judged)
+	}
+	return head
+}
+
+// tensors counts those that exceed a bound.
+func (t *TolResult) tensors() int {
+	names := map[string]bool{}
+	for _, e := range t.Exceeded {
+		names[e.Name] = true
+	}
+	return len(names)
+}
+
+func (p *Place) where() string {
+	if p.Token < 0 {
+		return p.Name
+	}
+	return fmt.Sprintf("%s at token %d", p.Name, p.Token)
+}
+
+func sideRow(role string, s DiffSide) []string {
+	row := []string{role, ascii(s.Label), ascii(s.Contract), ascii(s.Mode), ascii(s.Path), ""}
+	if s.Scheme != "" {
+		row[5] = "weights " + ascii(s.Scheme)
+	}
+	return row
+}
+
+func listNames(b *strings.Builder, what string, names []string) {
+	if len(names) > 0 {
+		fmt.Fprintf(b, "%s%s\n", what, ascii(strings.Join(names, ", ")))
+	}
+}
+
+func (r *DiffResult) renderFirst(b *strings.Builder) {
+	var rows [][]string
+	for _, f := range []struct {
+		what string
+		p    *Place
+	}{{"first bit that differs", r.First.Bit}, {"error not explained", r.First.Unexplained}} {
+		if f.p == nil {
+			rows = append(rows, []string{f.what, "none", "", "", ""})
+			continue
+		}
+		rows = append(rows, []string{f.what, f.p.where(), plural(f.p.Tokens, "row") + " of it",
+			"relative error " + orNaN(f.p.RelError), "of its inputs " + orNaN(f.p.InputError)})
+	}
+	columns(b, "lllll", rows)
+	fmt.Fprintf(b, "unit roundoff 2^%d: more than %d times the inputs' error and it is not explained\n\n", int(math.Log2(float64(r.First.Unit))), unexplainedFactor)
+}
+
+// The strip's levels: one a decade of relative error.
+const (
+	heatBlocks = "▁▂▃▄▅▆▇█"
+	heatDigits = "12345678"
+)
+
+// heatCell gives a level from 1 (< 1e-7) to 8 (>= 1e-1) as a character; '.' for the same bits, '!' for no number.
+func heatCell(e Number, levels []rune) rune {
+	switch x := float64(e); {
+	case !finite(x):
+		return '!'
+	case x == 0:
+		return '.'
+	default:
+		return levels[min(max(int(math.Floor(math.Log10(x)))+8, 0), 7)]
+	}
+}
+
+// renderHeat draws one row for each bucket of tokens and one character for each layer, in as many strips as the
+// width asks for.
+func (r *DiffResult) renderHeat(b *strings.Builder, v DiffView) {
+	h := r.Heat
+	if h == nil {
+		return
+	}
+	levels := []rune(heatDigits)
+	if v.Unicode {
+		levels = []rune(heatBlocks)
+	}
+	width := v.Width
+	if width <= 0 {
+		width = 80
+	}
+	const label = 16
+	per := max(width-label, 8)
+	for from := 0; from < len(h.Layers); from += per {
+		to := min(from+per, len(h.Layers))
+		fmt.Fprintf(b, "relative error of the layers' outputs, layers %d to %d from left to right\n", h.Layers[from], h.Layers[to-1])
+		for k, first := range h.From {
+			last := r.Tokens - 1
+			if k+1 < len(h.From) {
+				last = h.From[k+1] - 1
+			}
+			line := fmt.Sprintf("%-*s", label, fmt.Sprintf("tokens %d-%d", first, last))
+			for _, e := range h.RelError[k][from:to] {
+				line += string(heatCell(e, levels))
+			}
+			b.WriteString(line + "\n")
+		}
+	}
+	b.WriteString(". same bits")
+	for i, c := range levels[:7] {
+		fmt.Fprintf(b, "  %c <1e%d", c, i-7)
+	}
+	fmt.Fprintf(b, "  %c more  ! NaN, Inf\n\n", levels[7])
+}
+
+func (r *DiffResult) renderLayers(b *strings.Builder, v DiffView) {
+	list := slices.Clone(r.Layers)
+	if !v.All && len(list) > shownLayers {
+		slices.SortStableFunc(list, func(a, c LayerError) int { return cmp.Compare(c.Contribution, a.Contribution) })
+		list = list[:shownLayers]
+		slices.SortFunc(list, func(a, c LayerError) int { return cmp.Compare(a.Layer, c.Layer) })
+	}
+	if len(list) == 0 {
+		return
+	}
+	rows := [][]string{{"layer", "total", "inherited", "added", "by mixer", "by MLP", "alignment"}}
+	for _, l := range list {
+		rows = append(rows, []string{strconv.Itoa(l.Layer), sci(l.Total), sci(l.Inherited), sci(l.Contribution), sci(l.Mixer), sci(l.MLP), fix(l.Alignment, 2)})
+	}
+	b.WriteString("error of the residual stream, relative to the layer's output")
+	if len(list) < len(r.Layers) {
+		fmt.Fprintf(b, " (the %d layers of %d that add most)", len(list), len(r.Layers))
+	}
+	b.WriteByte('\n')
+	columns(b, "rrrrrrr", rows)
+}
+
+// renderTensors lists the tensors, or for each tap the layer where its relative error is largest.
+func (r *DiffResult) renderTensors(b *strings.Builder, v DiffView) {
+	rows := [][]string{{"tap", "max abs", "at", "rms", "rel error", "cosine", "SNR dB", "max ULP", "median ULP", "least tol"}}
+	worst := map[string]int{}
+	var order []string
+	for i := range r.Tensors {
+		s := &r.Tensors[i]
+		key := s.Name
+		if !v.All && s.Tap < trace.NumTaps {
+			key = s.Tap.Short()
+		}
+		w, ok := worst[key]
+		if !ok {
+			order = append(order, key)
+		}
+		if !ok || s.worse(&r.Tensors[w]) {
+			worst[key] = i
+		}
+	}
+	if !v.All { // taps of the two kinds of layer come in turn otherwise
+		slices.SortStableFunc(order, func(a, c string) int { return cmp.Compare(r.Tensors[worst[a]].Tap, r.Tensors[worst[c]].Tap) })
+	}
+	var same []string
+	for _, key := range order {
+		s := &r.Tensors[worst[key]]
+		if s.Identical() && !v.All {
+			same = append(same, key)
+			continue
+		}
+		rows = append(rows, s.row())
+	}
+	if v.All {
+		b.WriteString("every tensor, in the order of the math\n")
+	} else {
+		b.WriteString("every tap at its worst layer, in the order of the math\n")
+	}
+	columns(b, "lrlrrrrrrr", rows)
+	if len(same) > 0 {
+		fmt.Fprintf(b, "the same bits wherever they are: %s\n\n", strings.Join(same, ", "))
+	}
+}
+
+// worse orders tensors of one tap: non-finite mismatches, then relative error, then elements that differ.
+func (s *TensorStats) worse(than *TensorStats) bool {
+	e := func(t *TensorStats) float64 {
+		if math.IsNaN(float64(t.RelError)) {
+			return 0
+		}
+		return float64(t.RelError)
+	}
+	return cmp.Or(cmp.Compare(s.NonFinite.Mismatched, than.NonFinite.Mismatched), cmp.Compare(e(s), e(than)), cmp.Compare(s.Differ, than.Differ)) > 0
+}
+
+func (s *TensorStats) row() []string {
+	switch {
+	case s.Identical():
+		return []string{s.Name, "same bits", "", "", "", "", "", "", "", ""}
+	case s.NonFinite.Mismatched > 0:
+		return []string{s.Name, "NaN/Inf", fmt.Sprint(s.NonFinite.FirstAt), "", "", "", "", "", "", "none"}
+	case s.DType == trace.I32:
+		return []string{s.Name, fmt.Sprintf("%d differ", s.Differ), fmt.Sprint(s.MaxAbsAt), "", "", "", "", "", "", ""}
+	}
+	return []string{s.Name, sci(s.MaxAbs), fmt.Sprint(s.MaxAbsAt), sci(s.RMSDiff), sci(s.RelError), fix(s.Cosine, 8), fix(s.SNR, 1),
+		strconv.FormatInt(s.MaxULP, 10), strconv.FormatInt(s.MedianULP, 10), sci(s.LeastTolerance)}
+}
+
+func (r *DiffResult) renderLogits(b *strings.Builder) {
+	l := r.Logits
+	if l == nil {
+		return
+	}
+	n := l.Positions - l.Skipped
+	fmt.Fprintf(b, "next token: top-1 agrees at %d of %d positions", l.Top1Agree, n)
+	if l.Top1Ties > 0 {
+		fmt.Fprintf(b, ", %s", plural(l.Top1Ties, "tie"))
+	}
+	if l.FirstFlip >= 0 {
+		fmt.Fprintf(b, ", first flip at %d (%d -> %d)", l.FirstFlip, l.FirstFlipIDs[0], l.FirstFlipIDs[1])
+	}
+	if finite(float64(l.KLMean)) {
+		fmt.Fprintf(b, "\n            KL(REF||TEST) mean %s nats, worst %s at position %d; top-%d overlap %s %%", sci(l.KLMean), sci(l.KLWorst),
+			l.KLWorstAt, l.TopK, fix(100*l.TopKOverlap, 1))
+	}
+	if l.Skipped > 0 {
+		fmt.Fprintf(b, "\n            %s left out: NaN or Inf among the logits", plural(l.Skipped, "position"))
+	}
+	b.WriteString("\n\n")
+}
+
+func (r *DiffResult) renderTol(b *strings.Builder) {
+	if r.Tol == nil {
+		return
+	}
+	fmt.Fprintf(b, "tolerances %s: %d tensors judged, %d not, %d exceed\n", ascii(r.Tol.File), r.Tol.Judged, len(r.Tol.Unjudged), r.Tol.tensors())
+	rows := [][]string{{"tensor", "bound", "value", "limit", "rule"}}
+	for _, e := range r.Tol.Exceeded {
+		value := sci(e.Value)
+		if !finite(float64(e.Value)) {
+			value = "none"
+		}
+		rows = append(rows, []string{e.Name, e.Bound, value, sci(e.Limit), strconv.Itoa(e.Rule)})
+	}
+	if len(rows) > 1 {
+		columns(b, "llrrr", rows)
+	}
+}
+
+// sci prints two digits, "-" for no value; integers below 1e6 as they are.
+func sci(n Number) string {
+	switch x := float64(n); {
+	case !finite(x):
+		return "-"
+	case x == math.Trunc(x) && math.Abs(x) < 1e6:
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	default:
+		return strconv.FormatFloat(x, 'e', 1, 64)
+	}
+}
+
+// orNaN prints an error that is infinite where only one side is finite.
+func orNaN(n Number) string {
+	if !finite(float64(n)) {
+		return "NaN or Inf"
+	}
+	return sci(n)
+}
+
+// fix prints a fixed number of decimals, "-" for no value.
+func fix(n Number, decimals int) string {
+	if !finite(float64(n)) {
+		return "-"
+	}
+	return strconv.FormatFloat(float64(n), 'f', decimals, 64)
+}
