@@ -3,6 +3,7 @@ package kernels
 import (
 	"encoding/binary"
 	"math"
+	"sync"
 
 	"sibyl/precision"
 )
@@ -51,31 +52,36 @@ func dotBF16(x []float32, p []byte) float32 {
 	return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 }
 
-// dotF16 is dotBF16 for binary16. Shifted into float32's place a half is f * 2^-112, subnormals included, so the
-// products need one scale at the end; infinities and NaN go through Row instead.
-func dotF16(x []float32, p []byte) (sum float32, ok bool) {
+// dotF16 is dotBF16 for binary16, by table.
+func dotF16(x []float32, p []byte) float32 {
 	var s0, s1, s2, s3 float32
+	table := f16Table()
 	n := len(x)
 	p = p[:2*n]
-	var bad uint32
 	i := 0
 	for ; i+3 < n; i += 4 {
 		y := x[i : i+4 : i+4]
 		u := binary.LittleEndian.Uint64(p[2*i : 2*i+8 : 2*i+8])
-		a, b := uint32(u), uint32(u>>32)
-		bad |= (a&0x7fff + 0x0400) | (a>>16&0x7fff + 0x0400) | (b&0x7fff + 0x0400) | (b>>16&0x7fff + 0x0400)
-		s0 += math.Float32frombits(a<<16&0x80000000|(a&0x7fff)<<13) * y[0]
-		s1 += math.Float32frombits(a&0x80000000|(a>>16&0x7fff)<<13) * y[1]
-		s2 += math.Float32frombits(b<<16&0x80000000|(b&0x7fff)<<13) * y[2]
-		s3 += math.Float32frombits(b&0x80000000|(b>>16&0x7fff)<<13) * y[3]
+		s0 += table[uint16(u)] * y[0]
+		s1 += table[uint16(u>>16)] * y[1]
+		s2 += table[uint16(u>>32)] * y[2]
+		s3 += table[uint16(u>>48)] * y[3]
 	}
 	for ; i < n; i++ {
-		h := uint32(binary.LittleEndian.Uint16(p[2*i:]))
-		bad |= h&0x7fff + 0x0400
-		s0 += math.Float32frombits(h<<16&0x80000000|(h&0x7fff)<<13) * x[i]
+		s0 += table[binary.LittleEndian.Uint16(p[2*i:])] * x[i]
 	}
-	return ((s0 + s1) + (s2 + s3)) * 0x1p112, bad&0x8000 == 0
+	return (s0 + s1) + (s2 + s3)
 }
+
+// f16Table holds float32 of every binary16: 256 KB, which stay in the second-level cache, and one load instead of
+// ten instructions an element.
+var f16Table = sync.OnceValue(func() *[1 << 16]float32 {
+	t := new([1 << 16]float32)
+	for i := range t {
+		t[i] = precision.F16ToF32(uint16(i))
+	}
+	return t
+})
 
 func dotF32(x []float32, p []byte) float32 {
 	var s0, s1, s2, s3 float32
@@ -137,17 +143,8 @@ func gemvFast(p *Pool, out, x []float32, w *Matrix) {
 				out[o] = dotBF16(x, w.Data[2*o*n:][:2*n])
 			}
 		case F16:
-			var row []float32
 			for o := lo; o < hi; o++ {
-				s, ok := dotF16(x, w.Data[2*o*n:][:2*n])
-				if !ok { // an infinity or NaN among the weights
-					if row == nil {
-						row = make([]float32, n)
-					}
-					w.Row(row, o)
-					s = dotFast(row, x)
-				}
-				out[o] = s
+				out[o] = dotF16(x, w.Data[2*o*n:][:2*n])
 			}
 		}
 	})

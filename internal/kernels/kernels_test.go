@@ -114,7 +114,7 @@ func TestExactDecides(t *testing.T) {
 	}
 }
 
-// TestF16Specials: subnormal weights are exact in the shifted form, infinities and NaN take the slow road.
+// TestF16Specials: subnormals, infinities and NaN among the weights.
 func TestF16Specials(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -70,8 +70,9 @@ func (m *Matrix) Row(dst []float32, i int) {
 		}
 	case F16:
 		p := m.Data[i*n*2:][:n*2]
+		table := f16Table()
 		for j := range dst {
-			dst[j] = precision.F16ToF32(binary.LittleEndian.Uint16(p[2*j:]))
+			dst[j] = table[binary.LittleEndian.Uint16(p[2*j:])]
 		}
 	case BF16:
 		p := m.Data[i*n*2:][:n*2]
