@@ -130,7 +130,7 @@ func logSumExp(x []float32) float64 {
 func largest(x []float32, k int) []int {
 	var top []int // descending by value
 	for i, v := range x {
-		if len(top) == k && !(v > x[top[k-1]]) {
+		if len(top) == k && (k == 0 || x[top[k-1]] >= v) {
 			continue
 		}
 		at, _ := slices.BinarySearchFunc(top, v, func(j int, v float32) int {

@@ -134,7 +134,8 @@ func (r *DiffResult) renderFirst(b *strings.Builder) {
 			"relative error " + orNaN(f.p.RelError), "of its inputs " + orNaN(f.p.InputError)})
 	}
 	columns(b, "lllll", rows)
-	fmt.Fprintf(b, "unit roundoff 2^%d: more than %d times the inputs' error and it is not explained\n\n", int(math.Log2(float64(r.First.Unit))), unexplainedFactor)
+	fmt.Fprintf(b, "a step may make %d times its inputs' error and the unit roundoff, 2^%d; the most is %s times, at %s\n\n",
+		unexplainedFactor, int(math.Log2(float64(r.First.Unit))), cmp.Or(fix(r.First.Largest, 1), "-"), cmp.Or(r.First.LargestAt, "-"))
 }
 
 // The strip's levels: one a decade of relative error.

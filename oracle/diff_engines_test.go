@@ -1,0 +1,155 @@
+package oracle_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+
+	"sibyl/bundle"
+	"sibyl/engine"
+	"sibyl/engine/enginetest"
+	_ "sibyl/model"
+	"sibyl/oracle"
+	_ "sibyl/plain64"
+	"sibyl/trace"
+)
+
+// goldenRun opens an engine on a golden's checkpoint.
+func goldenRun(t *testing.T, name, model, mode string) engine.Engine {
+	t.Helper()
+	e, err := engine.Open(context.Background(), name, engine.Spec{Model: "../testdata/goldens/" + model, Mode: mode, Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+func goldenIDs(t *testing.T, model, prompt string) engine.Prompt {
+	t.Helper()
+	f, err := trace.Open("../testdata/goldens/"+model+"/golden.safetensors", prompt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return engine.Prompt{IDs: slices.Clone(f.IDs())}
+}
+
+// TestEnginesDifferByRounding: two engines that share no arithmetic part by rounding alone, at every tap of every
+// layer, so no tap is called unexplained; and the rule's factor of 64 has room.
+func TestEnginesDifferByRounding(t *testing.T) {
+	t.Parallel()
+	for _, g := range [][2]string{{"tiny-asym", "p70"}, {"tiny-moe", "p17"}, {"tiny-dense-gva", "p131"}, {"tiny-realdims", "p17"}, {"edge-zero-qk", "p70"}} {
+		for _, mode := range []string{"fast", "exact"} {
+			t.Run(g[0]+"-"+mode, func(t *testing.T) {
+				t.Parallel()
+				r, err := oracle.DiffEngines(context.Background(), goldenRun(t, "fp64", g[0], ""), goldenRun(t, "cpu", g[0], mode), goldenIDs(t, g[0], g[1]), oracle.RunOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("largest ratio %.2f of 64 at %s", r.First.Largest, r.First.LargestAt)
+				if r.First.Largest > 0.5*64 {
+					t.Errorf("rounding alone comes to %.1f at %s, more than half of what is called unexplained", r.First.Largest, r.First.LargestAt)
+				}
+				if r.First.Unexplained != nil || len(r.OnlyRef)+len(r.OnlyTest) > 0 || len(r.Tensors) < 50 {
+					t.Errorf("unexplained %+v, only in one %v %v, %d tensors", r.First.Unexplained, r.OnlyRef, r.OnlyTest, len(r.Tensors))
+				}
+			})
+		}
+	}
+}
+
+// TestThroughFiles: a diff through temporary files gives what one in memory gives, with full shapes, exact mode has
+// the same bits when it steps, and nothing is left in the folder.
+func TestThroughFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, err := bundle.Open("../testdata/goldens/tiny-asym")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	prompt := goldenIDs(t, "tiny-asym", "p9")
+	ref, test := goldenRun(t, "cpu", "tiny-asym", "exact"), goldenRun(t, "cpu", "tiny-asym", "fast")
+	memory, err := oracle.DiffEngines(context.Background(), ref, test, prompt, oracle.RunOptions{Config: c.Config(), Path: engine.Path{Chunk: 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := oracle.DiffEngines(context.Background(), ref, test, prompt, oracle.RunOptions{Config: c.Config(), Spool: dir, Path: engine.Path{Chunk: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files.Tensors) != len(memory.Tensors) || len(files.OnlyRef) > 0 {
+		t.Errorf("%d tensors through files, %d in memory", len(files.Tensors), len(memory.Tensors))
+	}
+	for i := range files.Tensors {
+		if a, b := files.Tensors[i], memory.Tensors[i]; a.Name != b.Name || !slices.Equal(a.Shape, b.Shape) || (a.DType == trace.F32 && (a.RMSRef != b.RMSRef || a.MaxRef != b.MaxRef)) {
+			t.Errorf("%s %v rms %v through files and steps, %s %v rms %v in memory and chunks", a.Name, a.Shape, a.RMSRef, b.Name, b.Shape, b.RMSRef)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := oracle.DiffEngines(context.Background(), enginetest.New(nil), failing(), prompt, oracle.RunOptions{Config: enginetest.TinyConfig(), Spool: dir}); err == nil {
+		t.Error("an engine that fails gave a diff")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind after a failure: %v", left)
+	}
+}
+
+// failing breaks off at the third token.
+func failing() *enginetest.Fake {
+	f := enginetest.New(nil)
+	f.Fail = func(at enginetest.At) error {
+		if len(at.Prefix) == 3 {
+			return errors.New("the device is gone")
+		}
+		return nil
+	}
+	return f
+}
+
+// TestWhatIsNotShown: an engine that shows less narrows the diff, and the result says so.
+func TestWhatIsNotShown(t *testing.T) {
+	t.Parallel()
+	prompt := engine.Prompt{IDs: []int32{1, 2, 3, 4}}
+	for _, tt := range []struct {
+		name    string
+		shows   engine.Shows
+		seed    uint64
+		note    string
+		tensors int
+		kl      bool
+		agree   bool
+	}{
+		{"logits-only", engine.IDs | engine.TopK | engine.Logits, 0, "engine fake does not show taps: only logits are compared", 1, true, true},
+		{"ids-only", engine.IDs, 0, "engine fake does not show logits: only ids are compared", 0, false, true},
+		{"ids-differ", engine.IDs, 1, "engine fake does not show logits: only ids are compared", 0, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			test := enginetest.New(enginetest.Hashed(tt.seed))
+			test.Describes.Shows = tt.shows
+			r, err := oracle.DiffEngines(context.Background(), enginetest.New(nil), test, prompt, oracle.RunOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Tensors) != tt.tensors || !slices.Equal(r.Notes, []string{tt.note}) || r.Logits == nil || r.Logits.Positions != 4 {
+				t.Fatalf("%d tensors, notes %q, logits %+v", len(r.Tensors), r.Notes, r.Logits)
+			}
+			if got := r.Logits.KLMean == r.Logits.KLMean; got != tt.kl {
+				t.Errorf("KL is %v", r.Logits.KLMean)
+			}
+			if (r.Logits.Top1Agree == 4) != tt.agree || r.Identical != tt.agree {
+				t.Errorf("agree %d of 4, identical %v, want %v", r.Logits.Top1Agree, r.Identical, tt.agree)
+			}
+			if err := r.Render(io.Discard, oracle.DiffView{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
