@@ -107,9 +107,9 @@ func countNonFinite(b []byte, d DType) (nan, inf int64) {
 	}
 	for ; len(b) >= 8; b = b[8:] {
 		word := binary.LittleEndian.Uint64(b)
-		// x is zero in a lane whose exponent is all ones; (x - 1) &^ x then has the lane's top bit. A borrow may
-		// also flag the lane above: lane looks again.
-		if x := ^word & exp; (x-one)&^x&high != 0 {
+		// x is zero in a lane whose exponent is all ones, and never has the lane's top bit, which is the sign: so
+		// x - 1 has it just there. A borrow may also flag the lane above: lane looks again.
+		if x := ^word & exp; (x-one)&high != 0 {
 			lane(word)
 		}
 	}
