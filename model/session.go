@@ -3,11 +3,13 @@ package model
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"sibyl/attention"
 	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/gdn"
+	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 	"sibyl/trace"
@@ -83,9 +85,10 @@ func (d *Decoder) Import(in *engine.State) (*State, error) {
 	s := d.NewState()
 	s.Len, s.next = in.Len, int32(in.Len)
 	get := func(tap trace.Tap, l int, want int) ([]float32, error) {
-		t, ok := in.Tensors[tap.Name(l)]
-		if !ok || len(t.Data) != want {
-			return nil, fmt.Errorf("state: %s holds %d numbers, want %d", tap.Name(l), len(t.Data), want)
+		t, shape := in.Tensors[tap.Name(l)], tap.Shape(d.Config, in.Len)
+		if len(t.Data) != want || !slices.Equal(t.Shape, shape) {
+			return nil, &inputerr.Error{File: "state", Field: tap.Name(l), Found: fmt.Sprintf("%d numbers of shape %v", len(t.Data), t.Shape),
+				Want: fmt.Sprintf("%d of shape %v", want, shape), Do: "give a state of this model, whole"}
 		}
 		return append([]float32(nil), t.Data...), nil
 	}

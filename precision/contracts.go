@@ -12,7 +12,74 @@ var HFFP32 = &Contract{
 	L2Eps:   1e-6,
 }
 
-var named = []*Contract{HFFP32}
+// fp16Points: what the exported "zoo-s1" graph rounds to fp16. Source: zoo.json contract.steps.
+var fp16Points = []Point{Embed, Norm, Linear, ConvSum, ConvOut, L2Square, L2Sum, L2Eps, L2Rsqrt, L2Out, Beta, CoreOut,
+	GatedNormed, GatedWeight, GatedOut, RopeTable, RopeProduct, RopeOut, AttnOut, GateSigmoid, AttnGated, Residual,
+	MLPSilu, MLPMul, SharedSigmoid, SharedOut, MoEOut, Logits}
+
+// eps16 is 1e-6 held in fp16, 17 * 2^-24: the graph keeps l2norm's constant in the tensor's type.
+const eps16 = 17 * 0x1p-24
+
+// coreai makes a contract that rounds at fp16Points and keeps weights and states in fp16.
+func coreai(name, meaning string, change func(*Contract)) *Contract {
+	c := &Contract{Name: name, Meaning: meaning, Weights: F16, State: F16, Conv: F16, KV: F16, L2Eps: eps16}
+	for _, p := range fp16Points {
+		c.At[p] = F16
+	}
+	if change != nil {
+		change(c)
+	}
+	return c
+}
+
+// bf16Points: what Hugging Face rounds when loaded in bfloat16. Source: goldens/bf16-modules/README.txt, boundary table
+// of transformers 5.23.
+var bf16Points = []Point{Embed, Norm, Linear, ConvSum, ConvOut, Beta, CoreOut, GatedNormed, GatedWeight, GatedOut,
+	RopeTable, RopeProduct, RopeOut, Score, ScoreScaled, ScoreMasked, Softmax, AttnOut, GateSigmoid, AttnGated, Residual,
+	MLPSilu, MLPMul, RouterWeight, ExpertWeighted, ExpertPartial, ExpertSum, SharedSigmoid, SharedOut, MoEOut, Logits}
+
+// hfBF16 makes a contract that rounds at bf16Points; the recurrent state stays float32.
+func hfBF16(name, meaning string, change func(*Contract)) *Contract {
+	c := &Contract{Name: name, Meaning: meaning, Weights: BF16, Conv: BF16, KV: BF16, L2Eps: 1e-6, ScaleScores: true, ExpertsByID: true}
+	for _, p := range bf16Points {
+		c.At[p] = BF16
+	}
+	if change != nil {
+		change(c)
+	}
+	return c
+}
+
+// sdpa16 rounds attention op by op, as the decomposition of the SDPA composite does on fp16 tensors.
+func sdpa16(c *Contract) {
+	for _, p := range []Point{ScoreQuery, Score, ScoreMasked, Softmax} {
+		c.At[p] = F16
+	}
+}
+
+// named lists the contracts in the order they are explained.
+var named = []*Contract{
+	HFFP32,
+	hfBF16("hf-bf16", "transformers 5.23 loaded as bf16, eager attention and experts", nil),
+	hfBF16("hf-bf16-sdpa", "the same with from_pretrained's defaults: sdpa attention, grouped_mm experts", func(c *Contract) {
+		// torch's CPU flash kernel: scores in float32, exp rounded, division by the sum of the unrounded exp at the end
+		c.At[Score], c.At[ScoreScaled], c.At[ScoreMasked], c.SoftmaxLate = F32, F32, F32, true
+		c.At[ExpertPartial], c.ExpertsByID = F32, false
+	}),
+	hfBF16("hf-bf16-l2", "hf-bf16 with l2norm rounded before the cast, as transformers 5.3 did", func(c *Contract) {
+		for _, p := range []Point{L2Square, L2Sum, L2Eps, L2Rsqrt, L2Out} {
+			c.At[p] = BF16
+		}
+	}),
+	coreai("coreai-fp16", "what the published bundles' graph says (profile zoo-s1), each op exact; softplus in three fp32 ops",
+		func(c *Contract) { c.Softplus3 = true }),
+	coreai("coreai-eager", "the conversion code run before export: coreai-fp16 with softplus as one op", nil),
+	coreai("coreai-eager-s32", "coreai-eager with the recurrent state kept in fp32", func(c *Contract) { c.State = F32 }),
+	coreai("coreai-eager-s32o32", "the same, and the delta rule's out fp32 through the gated norm", func(c *Contract) {
+		c.State, c.At[CoreOut], c.At[GatedNormed], c.At[GatedWeight] = F32, F32, F32, F32
+	}),
+	coreai("coreai-eager-sdpa16", "coreai-eager with attention rounded op by op in fp16", sdpa16),
+}
 
 // Names lists the contracts of this build in the order they are explained.
 func Names() []string {
