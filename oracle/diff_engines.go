@@ -143,10 +143,10 @@ func spool(ctx context.Context, e engine.Engine, prompt engine.Prompt, taps bool
 
 // runInto runs an engine into a sink: its taps, or the logit rows it calls back with.
 func runInto(ctx context.Context, e engine.Engine, prompt engine.Prompt, taps bool, path engine.Path, sink engine.Sink) error {
-	want := engine.Want{Path: path, Taps: sink}
+	want := engine.Want{Path: path, Taps: sink, From: math.MaxInt} // no position is reported: the taps hold them
 	each := func(*engine.Position) error { return nil }
 	if !taps {
-		want.Taps, want.Logits = nil, true
+		want.Taps, want.Logits, want.From = nil, true, 0
 		each = func(p *engine.Position) error { return sink.Put(trace.Logits.Name(-1), 0, p.Pos, 1, p.Logits) }
 	}
 	return e.Score(ctx, []engine.Prompt{prompt}, want, each)

@@ -134,65 +134,11 @@ func (r *DiffResult) renderFirst(b *strings.Builder) {
 			"relative error " + orNaN(f.p.RelError), "of its inputs " + orNaN(f.p.InputError)})
 	}
 	columns(b, "lllll", rows)
-	fmt.Fprintf(b, "a step may make %d times its inputs' error and the unit roundoff, 2^%d; the most is %s times, at %s\n\n",
-		unexplainedFactor, int(math.Log2(float64(r.First.Unit))), cmp.Or(fix(r.First.Largest, 1), "-"), cmp.Or(r.First.LargestAt, "-"))
-}
-
-// The strip's levels: one a decade of relative error.
-const (
-	heatBlocks = "▁▂▃▄▅▆▇█"
-	heatDigits = "12345678"
-)
-
-// heatCell gives a level from 1 (< 1e-7) to 8 (>= 1e-1) as a character; '.' for the same bits, '!' for no number.
-func heatCell(e Number, levels []rune) rune {
-	switch x := float64(e); {
-	case !finite(x):
-		return '!'
-	case x == 0:
-		return '.'
-	default:
-		return levels[min(max(int(math.Floor(math.Log10(x)))+8, 0), 7)]
+	fmt.Fprintf(b, "explained is up to %d x (the inputs' error + 2^%d a step)", unexplainedFactor, int(math.Log2(float64(r.First.Unit))))
+	if r.First.LargestAt != "" {
+		fmt.Fprintf(b, "; the most here is %.3g x, at %s", float64(r.First.Largest), r.First.LargestAt)
 	}
-}
-
-// renderHeat draws one row for each bucket of tokens and one character for each layer, in as many strips as the
-// width asks for.
-func (r *DiffResult) renderHeat(b *strings.Builder, v DiffView) {
-	h := r.Heat
-	if h == nil {
-		return
-	}
-	levels := []rune(heatDigits)
-	if v.Unicode {
-		levels = []rune(heatBlocks)
-	}
-	width := v.Width
-	if width <= 0 {
-		width = 80
-	}
-	const label = 16
-	per := max(width-label, 8)
-	for from := 0; from < len(h.Layers); from += per {
-		to := min(from+per, len(h.Layers))
-		fmt.Fprintf(b, "relative error of the layers' outputs, layers %d to %d from left to right\n", h.Layers[from], h.Layers[to-1])
-		for k, first := range h.From {
-			last := r.Tokens - 1
-			if k+1 < len(h.From) {
-				last = h.From[k+1] - 1
-			}
-			line := fmt.Sprintf("%-*s", label, fmt.Sprintf("tokens %d-%d", first, last))
-			for _, e := range h.RelError[k][from:to] {
-				line += string(heatCell(e, levels))
-			}
-			b.WriteString(line + "\n")
-		}
-	}
-	b.WriteString(". same bits")
-	for i, c := range levels[:7] {
-		fmt.Fprintf(b, "  %c <1e%d", c, i-7)
-	}
-	fmt.Fprintf(b, "  %c more  ! NaN, Inf\n\n", levels[7])
+	b.WriteString("\n\n")
 }
 
 func (r *DiffResult) renderLayers(b *strings.Builder, v DiffView) {
