@@ -100,7 +100,11 @@ func (c check) do(t testing.TB, open func(t testing.TB) engine.Engine, fx Fixtur
 	if !info.Shows.Has(c.needs) {
 		t.Skipf("%s shows %s; this needs %s", info.Engine, info.Shows, c.needs)
 	}
-	c.run(&suite{TB: t, e: e, info: info, fx: fx, open: open})
+	s := &suite{TB: t, e: e, info: info, fx: fx, open: open}
+	c.run(s)
+	if s.worst > 0 {
+		t.Logf("largest difference: %.2f of its bound", s.worst)
+	}
 }
 
 // suite is one check at work on one engine.
@@ -110,6 +114,8 @@ type suite struct {
 	info engine.Info
 	fx   Fixture
 	open func(t testing.TB) engine.Engine
+
+	worst float64 // the largest difference met, as a share of its bound
 }
 
 // exact says that the engine promises bits.
@@ -212,7 +218,11 @@ func (s *suite) same(what string, bound float64, a, b *engine.Position) {
 // near compares two numbers: bits for a bound of 0. NaN equals NaN: what is not shown is not shown twice.
 func (s *suite) near(what string, bound, a, b float64) {
 	s.Helper()
-	if math.IsNaN(a) && math.IsNaN(b) || a == b || math.Abs(a-b) <= bound {
+	if math.IsNaN(a) && math.IsNaN(b) || a == b {
+		return
+	}
+	if math.Abs(a-b) <= bound {
+		s.worst = max(s.worst, math.Abs(a-b)/bound)
 		return
 	}
 	s.Errorf("%s: %v and %v, %.3g apart, want at most %.3g", what, a, b, math.Abs(a-b), bound)
@@ -240,6 +250,8 @@ func (s *suite) rows(what string, bound float64, a, b []float32) {
 	}
 	if differ > 0 && (bound == 0 || !(worst <= bound*scale)) {
 		s.Errorf("%s: %d of %d values differ, most at %d: %v and %v, %.3g apart, want at most %.3g", what, differ, len(a), at, a[at], b[at], worst, bound*scale)
+	} else if differ > 0 {
+		s.worst = max(s.worst, worst/(bound*scale))
 	}
 }
 

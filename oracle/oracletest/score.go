@@ -77,7 +77,7 @@ func (s *suite) scoreFrom() {
 // topK: sorted, ties by id, no id twice, at least two, never more than the vocabulary, the first is the argmax;
 // and a smaller k gives the front of a larger one.
 func (s *suite) topK() {
-	ids := s.fx.Prompts[1]
+	ids := s.fx.Prompts[0]
 	all := s.score(engine.Want{TopK: s.info.VocabSize + 3}, ids)[0]
 	for _, k := range []int{1, 2, 7, s.info.VocabSize + 3} {
 		for i, p := range s.score(engine.Want{TopK: k}, ids)[0] {
@@ -143,7 +143,7 @@ func (s *suite) logits() {
 }
 
 // pathsOf is the cuts every engine must agree on with itself.
-var pathsOf = []engine.Path{{Chunk: 0}, {Chunk: 1}, {Chunk: 2}, {Chunk: 3}, {Chunk: 64}}
+var pathsOf = []engine.Path{{Chunk: 0}, {Chunk: 1}, {Chunk: 3}, {Chunk: 64}}
 
 // paths: prefill, step and chunks of any size give the same.
 func (s *suite) paths() {
