@@ -159,23 +159,50 @@ func TestRoundingAloneIsExplained(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
+		unit float64
 		f    func(v float32, s *uint64) float32
 	}{
-		{"fp32", func(v float32, s *uint64) float32 { return v * float32(1+16*noise(s)*0x1p-24) }},
-		{"fp16", func(v float32, _ *uint64) float32 { return float16.Fromfloat32(v).Float32() }},
-		{"bf16", func(v float32, _ *uint64) float32 { return math.Float32frombits(math.Float32bits(v) &^ 0xffff) }},
+		{"fp32", 0x1p-24, func(v float32, s *uint64) float32 { return v * float32(1+16*noise(s)*0x1p-24) }},
+		{"fp16", 0x1p-11, func(v float32, _ *uint64) float32 { return float16.Fromfloat32(v).Float32() }},
+		{"bf16", 0x1p-8, func(v float32, _ *uint64) float32 { return math.Float32frombits(math.Float32bits(v) &^ 0xffff) }},
 	} {
 		for _, g := range [][2]string{{"tiny-asym", "p9"}, {"tiny-moe", "p17"}, {"tiny-realdims", "p17"}} {
 			seed := uint64(7)
 			b := golden(t, "b", g[0], g[1]).each(func(_ trace.TensorInfo, _ int, v float32) float32 { return tt.f(v, &seed) })
 			if r := mustDiff(t, golden(t, "a", g[0], g[1]), b, DiffOptions{}); r.First.Unexplained != nil || r.First.Bit == nil {
 				t.Errorf("%s on %v: unexplained %+v, first bit %+v, want none and some", tt.name, g, r.First.Unexplained, r.First.Bit)
+			} else if float64(r.First.Unit) != tt.unit {
+				t.Errorf("%s on %v: unit %v, want %v", tt.name, g, r.First.Unit, tt.unit)
 			}
 		}
 	}
 }
 
-// TestGoldensOfDifferentKindsAreExplained: Hugging Face's fp32 run against its own float64 run, recorded streams only.
+// TestTheRecurrenceRemembers: a key that is wrong at token 2 alone explains wrong outputs of later tokens, whose own
+// inputs are clean; a projection, which looks at one token, is not explained by an earlier one.
+func TestTheRecurrenceRemembers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ from, to, largest string }{
+		{"layer0.gdn.k_l2", "layer0.gdn.core_out", "layer0.gdn.k_l2"},
+		{"layer0.gdn.core_out", "layer0.gdn.gated_norm", "layer0.gdn.gated_norm"},
+	} {
+		b := golden(t, "b", "tiny-asym", "p9").each(func(info trace.TensorInfo, row int, v float32) float32 {
+			switch {
+			case info.Name == tt.from && row == 2:
+				return v * 1.01
+			case info.Name == tt.to && (row == 5 || row == 7):
+				return v * 1.02
+			}
+			return v
+		})
+		r := mustDiff(t, golden(t, "a", "tiny-asym", "p9"), b, DiffOptions{})
+		if p := r.First.Unexplained; p == nil || p.Name != tt.from || p.Token != 2 || p.Tokens != 1 || r.First.LargestAt != tt.largest {
+			t.Errorf("%s at 2, %s at 5 and 7: unexplained %+v, largest at %s, want %s", tt.from, tt.to, p, r.First.LargestAt, tt.largest)
+		}
+	}
+}
+
+// TestHuggingFaceAgainstItsFloat64: Hugging Face's fp32 run against its own float64 run, recorded streams only.
 func TestHuggingFaceAgainstItsFloat64(t *testing.T) {
 	t.Parallel()
 	for _, g := range [][2]string{{"edge-zero-qk", "p9"}, {"edge-ties", "p70"}, {"tiny-realdims", "p131"}, {"tiny-dense-gva", "p17"}} {
