@@ -31,6 +31,7 @@ const (
 type verbs struct {
 	Run        Run        `cmd:"" help:"Generate text with a model."`
 	Gate       Gate       `cmd:"" help:"Is TEST faithful to REF? The decision is the first line."`
+	Diff       Diff       `cmd:"" help:"Where do two runs of the same ids part?"`
 	Trace      Trace      `cmd:"" help:"Write every intermediate tensor of a run to a trace file."`
 	Inspect    Inspect    `cmd:"" help:"What is in a checkpoint or a trace file, and what is wrong with it."`
 	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
@@ -168,6 +169,9 @@ func (a *App) Note(format string, args ...any) {
 
 // env reads an environment variable that is not a flag's.
 func env(name string) string { return os.Getenv(name) }
+
+// tempDir is where temporary traces go.
+func tempDir() string { return os.TempDir() }
 
 // terminalWidth is the width of w in columns, 0 if w is not a terminal.
 func terminalWidth(w io.Writer) int {

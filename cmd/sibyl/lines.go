@@ -28,6 +28,8 @@ func (a *App) eachLine(ctx context.Context, f func(line []byte) (any, error)) er
 			}
 		}
 	}()
+	enc := json.NewEncoder(a.Stdout)
+	enc.SetEscapeHTML(false)
 	for n := 1; ; n++ {
 		var line []byte
 		var ok bool
@@ -43,11 +45,9 @@ func (a *App) eachLine(ctx context.Context, f func(line []byte) (any, error)) er
 		if err != nil {
 			return &inputerr.Error{File: fmt.Sprintf("standard input:%d", n), Err: err}
 		}
-		data, err := json.Marshal(out)
-		if err != nil {
+		if err := enc.Encode(out); err != nil {
 			return err
 		}
-		a.Stdout.Write(append(data, '\n'))
 		if err := a.Stdout.Flush(); err != nil {
 			return err
 		}

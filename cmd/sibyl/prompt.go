@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"sibyl/bundle"
@@ -34,6 +35,9 @@ func (s *Sampling) chooser() (func([]float32) int32, error) {
 	return sampler.Choose, nil
 }
 
+// looksLikeHubID matches what was more likely meant as a model than as a prompt.
+var looksLikeHubID = regexp.MustCompile(`^[\w.-]+/[\w.-]+(@[\w,:.-]*)?$`)
+
 // arguments tells SUBJECT and PROMPT apart and reads standard input if the PROMPT is "-".
 func (v *Run) arguments(ctx context.Context, a *App) (s Subject, prompt *string, err error) {
 	var subject string
@@ -42,10 +46,13 @@ func (v *Run) arguments(ctx context.Context, a *App) (s Subject, prompt *string,
 		return s, nil, &usageError{fmt.Errorf("run: %d arguments, want at most SUBJECT and PROMPT; a PROMPT of several words needs quotes", len(v.Args))}
 	case len(v.Args) == 2:
 		subject, prompt = v.Args[0], &v.Args[1]
-	case len(v.Args) == 1 && v.Args[0] != "-" && namesModel(v.Args[0]):
-		subject = v.Args[0]
+	case len(v.Args) == 1 && v.Args[0] != "-" && (v.IDs != "" || namesModel(v.Args[0])):
+		subject = v.Args[0] // with --ids there is no PROMPT
 	case len(v.Args) == 1:
 		prompt = &v.Args[0]
+		if looksLikeHubID.MatchString(*prompt) {
+			a.Note("%q is neither a path nor in the local hub cache, so it is the prompt", *prompt)
+		}
 	}
 	switch {
 	case prompt == nil && v.IDs == "":

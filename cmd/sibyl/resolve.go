@@ -126,7 +126,7 @@ func (a *App) tokenizer(c *bundle.Checkpoint) (*texts, error) {
 	fsys, dir := c.Tokenizer()
 	tok, chat, err := tokenizer.LoadFS(fsys, dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", c.Name(), err)
 	}
 	t := &texts{Tokenizer: tok, chat: chat}
 	if t.stop, err = stopIDs(c); err != nil {

@@ -47,3 +47,13 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("sibyl %q: exit code %d, want %d\nstdout: %s\nstderr: %s", args[1:], got, want, &stdout, &stderr)
 	}
 }
+
+// spoil FILE flips a bit of the file's last byte.
+func spoil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: spoil FILE")
+	}
+	data := []byte(ts.ReadFile(args[0]))
+	data[len(data)-1] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}

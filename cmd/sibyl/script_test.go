@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -15,10 +16,11 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts runs testdata/script/VERB_case.txtar, each in a folder of its own. $GOLDENS is the golden checkpoints'.
+// TestScripts runs testdata/script/VERB_case.txtar, each in a folder of its own. $GOLDENS, $MALFORMED and
+// $CHECKPOINTS are folders of testdata.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	goldens, err := filepath.Abs(filepath.Join("..", "..", "testdata", "goldens"))
+	testdata, err := filepath.Abs(filepath.Join("..", "..", "testdata"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,9 +29,11 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("GOLDENS", goldens)
+			for _, name := range []string{"goldens", "malformed", "checkpoints"} {
+				e.Setenv(strings.ToUpper(name), filepath.Join(testdata, name))
+			}
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "spoil": spoil},
 	})
 }

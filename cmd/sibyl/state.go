@@ -47,3 +47,18 @@ func readState(path string, c *config.Config) (st *engine.State, err error) {
 	}
 	return st, nil
 }
+
+// shifted gives a sink the rows of a run that continues from a state: engines count positions from the start of
+// the sequence, a trace file from its own first token.
+type shifted struct {
+	engine.Sink
+	past int
+}
+
+// Put moves rows of tokens; states at the end are whole tensors and stay.
+func (s *shifted) Put(name string, seq, pos, rows int, x []float32) error {
+	if t, _, ok := trace.Parse(name); ok && !t.Cache() {
+		pos -= s.past
+	}
+	return s.Sink.Put(name, seq, pos, rows, x)
+}

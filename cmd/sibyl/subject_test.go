@@ -66,6 +66,7 @@ func TestMissingParts(t *testing.T) {
 		"@coreai-fp16": `subject "@coreai-fp16": @coreai-fp16: found a contract that is not in this build yet, want one of hf-fp32; choose one of these or leave it out`,
 		"@int4lin":     `found a scheme that is not in this build yet, want none: weights are used as stored; leave it out`,
 		"@fp64,fast":   `found a mode, contract or scheme beside it, want fp64 alone`,
+		"@cpu,exact":   "",
 		"@fp64":        "",
 	} {
 		s, err := ParseSubject(in, func(string) bool { return false })

@@ -37,6 +37,7 @@ Examples:
   sibyl trace --ids 1,2,3 -o all.trace
   sibyl trace @fp64 --ids 1,2,3 --taps logits,'layer*.out' -o fp64.trace
   sibyl trace --ids 1,2,3 --path step -o step.trace
+  sibyl tokenize --json "The rays of light" > ids.json
   sibyl trace --ids @ids.json --greedy 16 -o long.trace`
 }
 
@@ -139,7 +140,7 @@ func (v *Trace) write(ctx context.Context, a *App, ckpt *bundle.Checkpoint, s Su
 	}
 	defer w.Abort() // after Commit it does nothing
 	shown := a.Progress("tokens")
-	want := engine.Want{Path: r.path, Taps: w, State: r.state}
+	want := engine.Want{Path: r.path, Taps: &shifted{w, meta.Past}, State: r.state}
 	err = e.Score(ctx, []engine.Prompt{r.prompt}, want, func(p *engine.Position) error {
 		shown(int64(p.Pos-meta.Past+1), int64(len(r.prompt.IDs)))
 		return nil
