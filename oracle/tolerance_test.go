@@ -15,7 +15,7 @@ func TestToleranceFiles(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, why, in, want string }{
 		{"good", "", "rules:\n  - taps: \"layer*.out\"\n    max_scaled: 1e-4\n  - taps: logits\n    max_abs: 2e-4\n    cosine: 0.9999\n", ""},
-		{"empty", "a file that checks nothing", "", "rules: found 0 rules, want 1 to 1000"},
+		{"empty", "a file that checks nothing", "", "rules: found 0 rules, want 1 to 500"},
 		{"unknown-key", "a misspelt bound would never bind", "rules:\n  - taps: logits\n    maxabs: 1\n", "rules have the keys taps, max_abs"},
 		{"doubled-key", "which one counts", "rules:\n  - taps: logits\n    rms: 1\n    rms: 2\n", "t.yaml: "},
 		{"no-bound", "matches, but says nothing", "rules:\n  - taps: logits\n", `rules[0].taps: found "logits" without a bound`},
