@@ -146,6 +146,12 @@ func gemvFast(p *Pool, out, x []float32, w *Matrix) {
 			for o := lo; o < hi; o++ {
 				out[o] = dotF16(x, w.Data[2*o*n:][:2*n])
 			}
+		default: // quantized and computed: the definition, a decoded row at a time
+			row := make([]float32, n)
+			for o := lo; o < hi; o++ {
+				w.Row(row, o)
+				out[o] = dotFast(row, x)
+			}
 		}
 	})
 }

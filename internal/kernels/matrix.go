@@ -19,13 +19,20 @@ const (
 	F32 Format = iota
 	F16
 	BF16
+	// I8Block, I4Block and U4Minval are quantized (quantized.go), Computed rows are made when they are read.
+	I8Block
+	I4Block
+	U4Minval
+	Computed
 )
 
-// elemSize is bytes per element.
+// elemSize is bytes per element of the plain formats.
 var elemSize = [...]int{F32: 4, F16: 2, BF16: 2}
 
-// String is the safetensors name.
-func (f Format) String() string { return [...]string{"F32", "F16", "BF16"}[f] }
+// String is the safetensors name of a plain format, our own of the others.
+func (f Format) String() string {
+	return [...]string{"F32", "F16", "BF16", "I8Block", "I4Block", "U4Minval", "Computed"}[f]
+}
 
 // Matrix is a read-only view of a weight [Rows, Cols], row-major, as stored. Round is applied to every element when
 // it is read: a contract with fp16 weights reads a bf16 file without a second copy.
@@ -34,6 +41,9 @@ type Matrix struct {
 	Rows, Cols int
 	Data       []byte
 	Round      precision.Round
+	Asked      precision.Round // Round as it was asked for, before it was found to change nothing
+	Blocks     Blocks          // of the quantized formats
+	From       Rows            // of Computed
 }
 
 // NewMatrix checks that data holds rows*cols elements.
@@ -41,22 +51,48 @@ func NewMatrix(f Format, rows, cols int, data []byte, round precision.Round) (*M
 	if rows <= 0 || cols <= 0 || len(data) != rows*cols*elemSize[f] {
 		return nil, fmt.Errorf("a %v matrix [%d, %d] takes %d bytes, not %d", f, rows, cols, rows*cols*elemSize[f], len(data))
 	}
-	if f == F16 && round == precision.F16 || f == BF16 && round == precision.BF16 {
-		round = precision.F32 // already on the grid
+	return (&Matrix{Format: f, Rows: rows, Cols: cols, Data: data}).WithRound(round), nil
+}
+
+// WithRound is the same weight read under another rounding, in place of the one it has.
+func (m *Matrix) WithRound(round precision.Round) *Matrix {
+	s := *m
+	s.Round, s.Asked = round, round
+	if m.Format.onGrid(round) {
+		s.Round = precision.F32
 	}
-	return &Matrix{Format: f, Rows: rows, Cols: cols, Data: data, Round: round}, nil
+	return &s
+}
+
+// onGrid says whether every value of the format is one of the grid already.
+func (f Format) onGrid(r precision.Round) bool {
+	switch f {
+	case F16, I8Block, I4Block:
+		return r == precision.F16
+	case BF16, U4Minval:
+		return r == precision.BF16
+	}
+	return false
 }
 
 // Slice is rows lo..hi as a view.
 func (m *Matrix) Slice(lo, hi int) *Matrix {
+	if m.Format > BF16 {
+		return m.sliceQuantized(lo, hi)
+	}
 	s := *m
 	n := m.Cols * elemSize[m.Format]
 	s.Rows, s.Data = hi-lo, m.Data[lo*n:hi*n]
 	return &s
 }
 
-// Bytes is what reading the matrix once takes.
-func (m *Matrix) Bytes() int64 { return int64(len(m.Data)) }
+// Bytes is what reading the matrix once takes: with scales, and of the source where rows are computed.
+func (m *Matrix) Bytes() int64 {
+	if m.Format == Computed {
+		return m.From.Bytes()
+	}
+	return int64(len(m.Data) + len(m.Blocks.Scale) + len(m.Blocks.Min))
+}
 
 // Row writes row i to dst [Cols], rounded as Round says.
 func (m *Matrix) Row(dst []float32, i int) {
@@ -79,6 +115,10 @@ func (m *Matrix) Row(dst []float32, i int) {
 		for j := range dst {
 			dst[j] = precision.BF16ToF32(binary.LittleEndian.Uint16(p[2*j:]))
 		}
+	case Computed:
+		m.From.Row(dst, i)
+	default:
+		m.quantizedRow(dst, i)
 	}
 	m.Round.Slice(dst)
 }
