@@ -43,7 +43,7 @@ func (m *Mixer) convRow(y, win []float32, batch *ragged.Batch) {
 			for j := range K {
 				col[j] = win[j*C+ch]
 			}
-			y[ch] = batch.Arith.Dot(w, col[:K])
+			y[ch] = batch.Arith.Conv(w, col[:K])
 			continue
 		}
 		var sum float32

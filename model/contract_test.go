@@ -154,3 +154,36 @@ func openContract(t testing.TB, set, contract string, threads int) *Engine {
 	t.Cleanup(func() { e.Close() })
 	return e.(*Engine)
 }
+
+// TestCoreAICPU holds contract coreai-cpu to what Apple's own runtime for Linux computed from a bundle of the same
+// weights: every bit of the logits and of all four states, and its 16 greedy ids.
+func TestCoreAICPU(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(goldens.Root(), "..", "contracts", "runtime.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]map[string]struct {
+		DType, SHA256 string
+		IDs           []int32
+	}{}
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, sample := range []struct{ name, set string }{{"tiny-dense-tied-fp16", "tiny-dense-tied"}} {
+		e := openContract(t, sample.set, "coreai-cpu", 2)
+		for _, prompt := range []string{"p17", "p131_64"} {
+			ids := all[sample.name][prompt+".input_ids"].IDs
+			for name, x := range zooTensors(e.d, run1(t, e, engine.Prompt{IDs: ids}, engine.Path{})) {
+				want, ok := all[sample.name][prompt+"."+name]
+				if ok && sum(x, want.DType) != want.SHA256 {
+					t.Errorf("%s %s.%s: other bits than Apple's runtime", sample.name, prompt, name)
+				}
+				if !ok && name != "layer_out" {
+					t.Errorf("%s: no golden for %s", sample.name, name)
+				}
+			}
+			compareGreedy(t, e, ids, all[sample.name][prompt+".greedy.ids"].IDs, prompt)
+		}
+	}
+}

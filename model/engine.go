@@ -47,6 +47,12 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 			return nil, err
 		}
 	}
+	if contract.Arithmetic != "" {
+		if spec.Mode == "fast" {
+			return nil, refuse("mode", spec.Mode, "none: "+contract.Name+" is defined by its own order of roundings")
+		}
+		arith = kernels.CoreAICPU
+	}
 	ck, err := bundle.Open(spec.Model)
 	if err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func (m *MoE) route(x []float32, batch *ragged.Batch) (index []int, weight []flo
 	index, weight = make([]int, rows*K), batch.Buf(rows*K)
 	logits := append([]float32(nil), probs...)
 	for t := range rows {
-		ar.Softmax(probs[t*E:][:E])
+		ar.RouterSoftmax(probs[t*E:][:E])
 	}
 	c.Round(precision.RouterProb, probs)
 	batch.Put(trace.MoERouterProbs, m.Layer, probs)
@@ -92,7 +92,7 @@ func (m *MoE) route(x []float32, batch *ragged.Batch) (index []int, weight []flo
 			index[t*K+k], w[k] = e, by[e]
 		}
 		if c.SoftmaxChosen {
-			ar.Softmax(w)
+			ar.RouterSoftmax(w)
 		} else {
 			sum := ar.Sum(w)
 			for k := range w {

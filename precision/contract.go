@@ -114,6 +114,9 @@ type Contract struct {
 	Meaning string
 	At      [NumPoints]Round
 
+	// Arithmetic, if not empty, is the only one that computes this contract: "coreai-cpu" rounds inside its sums.
+	Arithmetic string
+
 	Weights Round // stored weights are rounded to this before use (F32: used as stored)
 	State   Round // recurrent state as stored
 	Conv    Round // conv state as stored

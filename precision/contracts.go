@@ -79,6 +79,10 @@ var named = []*Contract{
 		c.State, c.At[CoreOut], c.At[GatedNormed], c.At[GatedWeight] = F32, F32, F32, F32
 	}),
 	coreai("coreai-eager-sdpa16", "coreai-eager with attention rounded op by op in fp16", sdpa16),
+	coreai("coreai-cpu", "what Apple's CPU runtime for Linux computes with that graph, in an arithmetic of its own", func(c *Contract) {
+		sdpa16(c)
+		c.ScaleRound, c.Softplus3, c.Arithmetic = F16, true, "coreai-cpu"
+	}),
 }
 
 // Names lists the contracts of this build in the order they are explained.

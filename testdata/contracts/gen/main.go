@@ -42,6 +42,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	runtimes(os.Args[1])
 	for _, dir := range append(dirs, filepath.Join(os.Args[1], "opticks-2m")) {
 		s := set{Source: map[string]string{}, Prompts: map[string][]int{}, Tensors: map[string]map[string]tensor{}}
 		for _, file := range []string{"zoo", "graph"} {
@@ -74,6 +75,33 @@ func main() {
 			log.Fatal(err)
 		}
 		fmt.Println(len(out), path)
+	}
+}
+
+// runtimes reduces aimodel-samples/*/runtime.safetensors, made by Apple's own CPU runtime, to runtime.json.
+func runtimes(source string) {
+	files, err := filepath.Glob(filepath.Join(source, "aimodel-samples", "*", "runtime.safetensors"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	all := map[string]map[string]tensor{}
+	for _, f := range files {
+		name := filepath.Base(filepath.Dir(f))
+		if strings.Contains(name, "apple-q35") {
+			continue // that profile has a contract of its own
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			log.Fatal(err)
+		}
+		all[name] = digests(b)
+	}
+	out, err := json.MarshalIndent(all, "", " ")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("testdata", "contracts", "runtime.json"), append(out, '\n'), 0o644); err != nil {
+		log.Fatal(err)
 	}
 }
 
