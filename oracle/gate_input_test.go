@@ -117,6 +117,16 @@ func TestGateDistrustsEngines(t *testing.T) {
 				return each(t)
 			}
 		}}, "ended after 2 of 3 tokens"},
+		{"too-many", "or one that goes on after it: there is nothing to compare with", misbehaving{generate: func(each func(*engine.Token) error) func(*engine.Token) error {
+			return func(t *engine.Token) error {
+				if err := each(t); err != nil || t.Index < 2 {
+					return err
+				}
+				u := *t
+				u.Index++
+				return each(&u)
+			}
+		}}, "showed token 3 where token 3 of 3 was next"},
 		{"token-twice", "or one that counts a token again", misbehaving{generate: func(each func(*engine.Token) error) func(*engine.Token) error {
 			return func(t *engine.Token) error {
 				if err := each(t); err != nil {
@@ -168,21 +178,50 @@ func (noScore) Score(context.Context, []engine.Prompt, engine.Want, func(*engine
 
 func TestGateInterrupted(t *testing.T) {
 	t.Parallel()
-	// At the 11th row that TEST is asked for, ctx ends: Gate returns at once, with ctx's error.
-	s, p := gateSetup(nil, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := 0
-	fake(s.Test).Fail = func(enginetest.At) error {
-		if asked++; asked == 11 {
-			cancel()
+	// At the Nth row that TEST is asked for, ctx ends: Gate returns at once, with ctx's error, whichever part it is in.
+	for _, n := range []int{1, 9, 10, 11, 12, 19} {
+		s, p := gateSetup(nil, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		asked := 0
+		fake(s.Test).Fail = func(enginetest.At) error {
+			if asked++; asked == n {
+				cancel()
+			}
+			return nil
 		}
-		return nil
+		if r, err := Gate(ctx, s, p); !errors.Is(err, context.Canceled) || r != nil {
+			t.Errorf("ended at row %d: Gate = %v (a result: %v); want no result and context.Canceled", n, err, r != nil)
+		}
+		if asked > n {
+			t.Errorf("TEST was asked for %d rows after ctx had ended at %d", asked-n, n)
+		}
+		cancel()
 	}
-	if r, err := Gate(ctx, s, p); !errors.Is(err, context.Canceled) || r != nil {
-		t.Errorf("Gate = %v, %v; want no result and context.Canceled", r, err)
+}
+
+// TestRoundBF16: every pair of neighbours, at the value, halfway (to even) and just beside it.
+func TestRoundBF16(t *testing.T) {
+	t.Parallel()
+	for lo := range uint32(0x7f7f) { // the positive finite values but the last
+		a, b := lo<<16, (lo+1)<<16
+		even := a
+		if lo&1 == 1 {
+			even = b
+		}
+		for in, want := range map[uint32]uint32{a: a, a | 0x7fff: a, a | 0x8000: even, a | 0x8001: b} {
+			for _, sign := range []uint32{0, 1 << 31} {
+				if got := math.Float32bits(roundBF16(math.Float32frombits(in | sign))); got != want|sign {
+					t.Fatalf("roundBF16(%#08x) = %#08x, want %#08x", in|sign, got, want|sign)
+				}
+			}
+		}
 	}
-	if asked > 12 {
-		t.Errorf("TEST was asked for %d rows after ctx had ended at 11", asked-11)
+	inf := float32(math.Inf(1))
+	if roundBF16(inf) != inf || roundBF16(math.MaxFloat32) != inf || roundBF16(-inf) != -inf {
+		t.Error("infinity, and what rounds to it")
+	}
+	if x := roundBF16(math.Float32frombits(0x7f800001)); x == x {
+		t.Errorf("NaN became %v", x)
 	}
 }
 

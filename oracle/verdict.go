@@ -42,7 +42,7 @@ type Case struct {
 	// TestShowsTies: TEST's set of maxima can be relied on (it shows top-k); else E's stand in.
 	TestShowsTies bool
 	Q, C, E       []Seen  // what the controls showed here, one per engine; none until such engines are given
-	Margin        float64 // REF's margin in the floor's unit; NaN if REF does not show one
+	Margin        float64 // REF's margin in the floor's unit; NaN if REF shows none or is not finite
 	Floor         float64
 }
 
@@ -85,7 +85,7 @@ func (c *Case) Judge() (v Verdict, why string) {
 }
 
 // Qualified says whether REF alone is sure enough of this position to judge by it.
-func (c *Case) Qualified() bool { return c.Margin >= c.Floor && c.Ref.Fault == "" }
+func (c *Case) Qualified() bool { return c.Margin >= c.Floor }
 
 // ties says whether s's set of maxima holds both REF's and TEST's id.
 func (c *Case) ties(s *Seen) bool {
