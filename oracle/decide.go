@@ -172,10 +172,13 @@ func joinVerdicts(vs []Verdict) string {
 	return strings.Join(s, " or ")
 }
 
-// name is the subject of an engine, or what else to call it.
+// name is the subject of an engine, or what else to call it. A subject without a MODEL is of the embedded demo.
 func (g *gate) name(e EngineInfo, otherwise string) string {
-	if e.Subject == "" {
+	switch {
+	case e.Subject == "":
 		return otherwise
+	case strings.HasPrefix(e.Subject, "@"):
+		return "the demo model (" + e.Subject + ")"
 	}
 	return e.Subject
 }

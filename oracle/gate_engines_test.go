@@ -89,6 +89,9 @@ func TestGateOfTheDemo(t *testing.T) {
 			t.Errorf("prompt %s: REF continues %v, Hugging Face %v", q.Name, q.RefIDs, greedy[i][:p.MaxTokens])
 		}
 	}
+	if !strings.HasPrefix(r.Sentence, "the demo model (@cpu,hf-fp32,fast) chooses the same greedy token as the demo model (@fp64): ") {
+		t.Errorf("the sentence for a model card is %q", r.Sentence)
+	}
 	// Hugging Face's fp32 logits are 8e-6 (largest) from its fp64 ones on this model; ours must be of that kind.
 	if rms := r.Noise.LogitRMS; rms == nil || *rms <= 0 || *rms > 1e-5 {
 		t.Errorf("REF's fp32-to-fp64 noise is %+v, want an rms between 0 and 1e-5", r.Noise)
