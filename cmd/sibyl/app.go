@@ -91,6 +91,9 @@ func (a *App) run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == completeVerb {
 		return a.complete(args[1:])
 	}
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:len(args):len(args)], "--help")
+	}
 	parsed, err := a.parser.Parse(args)
 	switch {
 	case helped:

@@ -9,7 +9,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 
 	"sibyl/internal/inputerr"
 )
@@ -56,7 +56,7 @@ type Output struct {
 // check refuses before any work what write would refuse after it.
 func (o *Output) check() error { return checkOutput(o.Out, o.Force) }
 
-// write puts v into the file as JSON, if one was asked for.
+// write puts v into the file as JSON, if one was asked for: under a temporary name first (on Windows directly).
 func (o *Output) write(v any) error {
 	if o.Out == "" {
 		return nil
@@ -68,7 +68,7 @@ func (o *Output) write(v any) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	return renameio.WriteFile(o.Out, data, 0o644)
+	return maybe.WriteFile(o.Out, data, 0o644)
 }
 
 // checkOutput refuses to overwrite without force.
@@ -96,6 +96,7 @@ func marshal(v any) ([]byte, error) {
 
 // Emit prints v as JSON if asJSON, else what text writes.
 func (a *App) Emit(asJSON bool, v any, text func(w io.Writer) error) error {
+	a.Stderr.finish() // the result goes where the bar was, if both are one terminal
 	if !asJSON {
 		return text(a.Stdout)
 	}

@@ -66,11 +66,15 @@ func (n *notes) erase() {
 // Progress gives the function a library reports to: done of total, in whatever unit. The bar appears only on a
 // terminal, only after a second, and goes when done reaches total.
 func (a *App) Progress(label string) func(done, total int64) {
+	return a.progressSince(a.Stderr.now(), label)
+}
+
+// progressSince is Progress of a job that began at start.
+func (a *App) progressSince(start time.Time, label string) func(done, total int64) {
 	n := a.Stderr
 	if n.width == 0 || a.Quiet {
 		return func(done, total int64) {}
 	}
-	start := n.now()
 	return func(done, total int64) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -81,6 +85,7 @@ func (a *App) Progress(label string) func(done, total int64) {
 			n.bar = progressbar.NewOptions64(total,
 				progressbar.OptionSetWriter(n.w), progressbar.OptionSetDescription(label),
 				progressbar.OptionSetWidth(max(10, min(40, n.width-50))), progressbar.OptionThrottle(100*time.Millisecond),
+				progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}),
 				progressbar.OptionClearOnFinish(), progressbar.OptionUseANSICodes(true))
 		}
 		if n.bar.GetMax64() != total {

@@ -115,16 +115,16 @@ func (a *App) checkLength(c *bundle.Checkpoint, name string, ids []int32, j job)
 	return limits.Check(name, engine.Prompt{IDs: ids, PositionIDs: j.position}, j.path, j.have, j.generated)
 }
 
-// stages is Progress for a job of several stages, each with a bar of its own.
+// stages is Progress for a job of several stages, each with a bar of its own; the second before the first is the job's.
 func (a *App) stages() func(stage string, done, total int) {
 	var mu sync.Mutex
-	current, report := "", func(done, total int64) {}
+	start, current, report := a.Stderr.now(), "", func(done, total int64) {}
 	return func(stage string, done, total int) {
 		mu.Lock()
 		defer mu.Unlock()
 		if stage != current {
 			a.Stderr.finish()
-			current, report = stage, a.Progress(stage)
+			current, report = stage, a.progressSince(start, stage)
 		}
 		report(int64(done), int64(total))
 	}

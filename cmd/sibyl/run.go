@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -142,7 +142,7 @@ func (v *Run) generate(ctx context.Context, a *App, e engine.Engine, opt engine.
 		return say(decoder.add(t.ID))
 	})
 	// An interrupted run still shows what it had.
-	if tailErr := errors.Join(say(decoder.flush()), v.endLine(a, &all)); err == nil {
+	if tailErr := cmp.Or(say(decoder.flush()), v.endLine(a, &all)); err == nil {
 		err = tailErr
 	}
 	r.Text = all.String()
@@ -163,8 +163,10 @@ func (v *Run) endLine(a *App, all *strings.Builder) error {
 	if v.JSON.JSON || all.Len() == 0 || strings.HasSuffix(all.String(), "\n") {
 		return nil
 	}
-	_, err := io.WriteString(a.Stdout, "\n")
-	return err
+	if _, err := io.WriteString(a.Stdout, "\n"); err != nil {
+		return err
+	}
+	return a.Stdout.Flush()
 }
 
 // idPrinter prints ids as text, or, for a model without a tokenizer, as numbers, one a line.
