@@ -2,6 +2,7 @@ package attention
 
 import (
 	"math"
+	"slices"
 
 	"sibyl/internal/ragged"
 	"sibyl/precision"
@@ -35,28 +36,74 @@ func (m *Mixer) attend(out, q []float32, batch *ragged.Batch, caches []*Cache) {
 
 // attendOne is one query against its visible keys; query is scratch.
 func (m *Mixer) attendOne(out, query, scores []float32, cache *Cache, kvHead int, batch *ragged.Batch) {
-	c, ar, stride := m.Contract, batch.Arith, m.KVHeads*m.HeadDim
-	scale := c.ScaleRound.Value(float32(1 / math.Sqrt(float64(m.HeadDim))))
 	keys, values := cache.K[kvHead*m.HeadDim:], cache.V[kvHead*m.HeadDim:]
+	m.scores(scores, query, keys, batch)
+	m.scale(scores)
+	den := m.weights(scores, batch)
+	m.weigh(out, scores, values, den, batch)
+}
+
+// hdScale is hd^-0.5 as the contract holds it.
+func (m *Mixer) hdScale() float32 {
+	return m.Contract.ScaleRound.Value(float32(1 / math.Sqrt(float64(m.HeadDim))))
+}
+
+// scores is q . k for every visible key, rows of m.KVHeads*hd apart; where the contract scales the query and not the
+// scores, query [hd] is scaled in place first.
+func (m *Mixer) scores(scores, query, keys []float32, batch *ragged.Batch) {
+	c := m.Contract
 	if !c.ScaleScores {
+		scale := m.hdScale()
 		for i := range query {
 			query[i] *= scale
 		}
 		c.Round(precision.ScoreQuery, query)
 	}
 	for j := range scores {
-		scores[j] = ar.Dot(query, keys[j*stride:][:m.HeadDim])
+		scores[j] = batch.Arith.Dot(query, keys[j*m.KVHeads*m.HeadDim:][:m.HeadDim])
 	}
 	c.Round(precision.Score, scores)
+}
+
+// scale multiplies the scores by hd^-0.5, where the contract does so, and adds the mask: 0 for a visible key, which
+// leaves only its rounding.
+func (m *Mixer) scale(scores []float32) {
+	c := m.Contract
 	if c.ScaleScores {
+		scale := m.hdScale()
 		for j := range scores {
 			scores[j] *= scale
 		}
 		c.Round(precision.ScoreScaled, scores)
 	}
 	c.Round(precision.ScoreMasked, scores)
-	ar.Softmax(scores)
+}
+
+// weights turns scores into attention weights and gives what the weighted values are yet to be divided by: 1 after
+// softmax. Under SoftmaxLate (the flash form, torch's CPU kernel for sdpa) a weight is exp(s - max), which the contract
+// may round, and the divisor is the sum of the exps before that rounding.
+func (m *Mixer) weights(scores []float32, batch *ragged.Batch) (den float32) {
+	c, ar := m.Contract, batch.Arith
+	den = 1
+	if c.SoftmaxLate {
+		top := slices.Max(scores)
+		for j := range scores {
+			scores[j] -= top
+		}
+		ar.Exp(scores, scores)
+		den = ar.Sum(scores)
+	} else {
+		ar.Softmax(scores)
+	}
 	c.Round(precision.Softmax, scores)
-	ar.WeightedRows(out, scores, values, stride)
-	c.Round(precision.AttnOut, out)
+	return den
+}
+
+// weigh is the sum of the weighted values, out [hd], over den.
+func (m *Mixer) weigh(out, weights, values []float32, den float32, batch *ragged.Batch) {
+	batch.Arith.WeightedRows(out, weights, values, m.KVHeads*m.HeadDim)
+	for d := range out {
+		out[d] /= den // exact where den is 1
+	}
+	m.Contract.Round(precision.AttnOut, out)
 }

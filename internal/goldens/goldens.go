@@ -102,7 +102,8 @@ func floats(t testing.TB, x safetensors.Tensor) []float32 {
 		for _, b := range x.Data {
 			out = append(out, float32(int8(b)))
 		}
-	case "F16", "BF16": // no test reads these as numbers
+	case "F16", "BF16":
+		out = widen(x)
 	default:
 		t.Fatalf("golden %s has dtype %s", x.Name, x.DType)
 	}
