@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"sibyl/bundle"
@@ -36,7 +35,8 @@ func (*Gate) Help() string {
 	return `Without subjects: REF @fp64, TEST @fast, on the demo model. One checkpoint: the same two on it. A lone
 subject that starts with @ is TEST of the demo model. Prompts left out: the built-in set.
 
-Exit code 0: SHIP. 1: DO NOT SHIP. 3: inconclusive, or an engine is not available.
+Exit code 0: SHIP. 1: DO NOT SHIP. 3: inconclusive, or an engine is not available. -o writes a transcript in
+the schema coreai-gate-transcript/1, with the whole result under "sibyl".
 
 Examples:
 
@@ -64,7 +64,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	for _, s := range []Subject{ref, test} {
 		if missing := s.missing(); asMissing(missing) {
 			reason := fmt.Errorf("the engines of this build are %s", strings.Join(engine.Names(), ", "))
-			return v.finish(a, oracle.Unavailable(s.display(), reason, p), nil)
+			return v.finish(a, oracle.Unavailable(s.display(), reason, p), "", nil)
 		} else if missing != nil {
 			return missing
 		}
@@ -104,7 +104,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if err != nil {
 		return err
 	}
-	return v.finish(a, r, text)
+	return v.finish(a, r, ckpt.Config().ModelType, text)
 }
 
 // protocol is what the flags say.
@@ -117,80 +117,4 @@ func (v *Gate) protocol() (p oracle.Protocol, err error) {
 	}
 	p.Path, err = parsePath(v.Path)
 	return p, err
-}
-
-// engines opens REF, TEST and the control that measures REF's noise: REF in the other of fp32 and fp64.
-func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, s *oracle.Setup) (opened []engine.Engine, err error) {
-	open := func(s Subject) (e engine.Engine) {
-		if err == nil {
-			if e, err = a.open(ctx, s, "exact", ""); err == nil {
-				opened = append(opened, e)
-			}
-		}
-		return e
-	}
-	s.Ref, s.Test = open(ref), open(test)
-	twin := Subject{Model: ref.Model, Engine: "fp64"}
-	if ref.Engine == "fp64" {
-		twin = Subject{Model: ref.Model, Engine: "cpu", Mode: "exact"}
-	}
-	if v.Noise && (ref.Engine == "fp64" || ref.Engine == "cpu" || ref.Engine == "") {
-		s.Controls = append(s.Controls, oracle.Control{Kind: oracle.ControlNoise, Label: "noise: " + twin.display(), Engine: open(twin)})
-	}
-	return opened, err
-}
-
-// finish writes and prints the result; its decision is the exit code.
-func (v *Gate) finish(a *App, r *oracle.GateResult, text *texts) error {
-	if err := v.Output.write(r); err != nil {
-		return err
-	}
-	var spell func([]int32) string
-	if text != nil {
-		spell = func(ids []int32) string { return text.Decode(ids, false) }
-	}
-	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.Render(w, spell) }); err != nil {
-		return err
-	}
-	if code := r.ExitCode(); code != exitOK {
-		return statusError(code)
-	}
-	return nil
-}
-
-// checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.
-func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, prompts []oracle.Prompt, p oracle.Protocol) error {
-	longest := job{seqs: len(prompts), generated: p.MaxTokens, path: p.Path}
-	for i, q := range prompts {
-		if err := a.checkLength(ckpt, fmt.Sprintf("prompt %d (%s)", i+1, q.Name), q.IDs, longest); err != nil {
-			return err
-		}
-		longest.tokens = max(longest.tokens, len(q.IDs))
-		longest.extra += int64(len(q.IDs)+p.MaxTokens) * int64(p.TopK+16) * 64 // the evidence of each position
-	}
-	return a.checkMemory(need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest), s.display())
-}
-
-// weightWarnings names weights that hold NaN or Inf, of each model once.
-func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundle.Checkpoint) (out []string, err error) {
-	found, err := ckpt.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
-	if err != nil {
-		return nil, err
-	}
-	if test.Model != ref.Model {
-		other, err := bundle.Open(test.Model)
-		if err != nil {
-			return nil, err
-		}
-		defer closing(other, &err)
-		more, err := other.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, more...)
-	}
-	for _, n := range found {
-		out = append(out, "weights: "+n.String())
-	}
-	return out, nil
 }

@@ -41,8 +41,9 @@ func (a *App) subject(text string) (Subject, error) {
 // pair reads the subjects of a verb that takes REF and TEST. refParts and testParts ("@fp64") are what a side
 // that was left out is; a second subject without a MODEL means the first one's.
 func (a *App) pair(refText, testText, refParts, testParts string) (ref, test Subject, err error) {
+	alone := testText == ""
 	switch {
-	case testText != "":
+	case !alone:
 		// As given.
 	case strings.HasPrefix(refText, "@") && !pathExists(refText):
 		refText, testText = refParts, refText // a lone subject that starts with @ is TEST of the demo model
@@ -52,7 +53,7 @@ func (a *App) pair(refText, testText, refParts, testParts string) (ref, test Sub
 	if ref, err = a.subject(refText); err != nil {
 		return ref, test, err
 	}
-	if ref.Trace == "" && ref.String() == ref.Model && testText == testParts {
+	if alone && ref.Trace == "" && ref.String() == ref.Model {
 		if ref, err = ParseSubject(ref.Model+refParts, pathExists); err != nil {
 			return ref, test, err
 		}

@@ -181,11 +181,15 @@ func (e *missingError) Error() string { return e.cause.Error() }
 // Unwrap gives the input error.
 func (e *missingError) Unwrap() error { return e.cause }
 
+// What of partTable's contracts and schemes this build serves, held to its goldens. Engines say so themselves.
+var builtContracts, builtSchemes = []string{"hf-fp32"}, []string(nil)
+
 // missing says what of s is not in this build, nil if nothing.
 func (s Subject) missing() error {
 	have := map[partKind][]string{
 		partEngine:   engine.Names(),
-		partContract: {"hf-fp32"},
+		partContract: builtContracts,
+		partScheme:   builtSchemes,
 		partMode:     {"exact", "fast"},
 	}
 	for _, chosen := range []struct {

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+
+	"sibyl/bundle"
+	"sibyl/engine"
+	"sibyl/oracle"
+)
+
+// engines opens REF, TEST and the control that measures REF's noise: REF in the other of fp32 and fp64.
+func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, s *oracle.Setup) (opened []engine.Engine, err error) {
+	open := func(s Subject) (e engine.Engine) {
+		if err == nil {
+			if e, err = a.open(ctx, s, "exact", ""); err == nil {
+				opened = append(opened, e)
+			}
+		}
+		return e
+	}
+	s.Ref, s.Test = open(ref), open(test)
+	twin := Subject{Model: ref.Model, Engine: "fp64"}
+	if ref.Engine == "fp64" {
+		twin = Subject{Model: ref.Model, Engine: "cpu", Mode: "exact"}
+	}
+	if v.Noise && (ref.Engine == "fp64" || ref.Engine == "cpu" || ref.Engine == "") {
+		s.Controls = append(s.Controls, oracle.Control{Kind: oracle.ControlNoise, Label: "noise: " + twin.display(), Engine: open(twin)})
+	}
+	return opened, err
+}
+
+// finish writes the transcript, prints the result, and makes its decision the exit code.
+func (v *Gate) finish(a *App, r *oracle.GateResult, arch string, text *texts) error {
+	var spell func([]int32) string
+	if text != nil {
+		spell = func(ids []int32) string { return text.Decode(ids, false) }
+	}
+	if err := v.transcript(a, r, arch, spell); err != nil {
+		return err
+	}
+	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.Render(w, spell) }); err != nil {
+		return err
+	}
+	if code := r.ExitCode(); code != exitOK {
+		return statusError(code)
+	}
+	return nil
+}
+
+// transcript writes -o: the field's schema, whose own fields are about one prompt, the first, and the whole result
+// under "sibyl". A gate that was not run has no prompt and leaves its result alone.
+func (v *Gate) transcript(a *App, r *oracle.GateResult, arch string, spell func([]int32) string) error {
+	if v.Out == "" || len(r.Prompts) == 0 {
+		return v.Output.write(r)
+	}
+	if len(r.Prompts) > 1 {
+		a.Note("%s: the schema's own fields hold the first of %d prompts; all are under \"sibyl\"", v.Out, len(r.Prompts))
+	}
+	env := map[string]string{"sibyl": version, "commit": buildCommit(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	t, err := oracle.NewTranscript(r, 0, arch, time.Now(), env, spell)
+	if err != nil {
+		return err
+	}
+	return v.Output.write(t)
+}
+
+// checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.
+func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, prompts []oracle.Prompt, p oracle.Protocol) error {
+	longest := job{seqs: len(prompts), generated: p.MaxTokens, path: p.Path}
+	for i, q := range prompts {
+		if err := a.checkLength(ckpt, fmt.Sprintf("prompt %d (%s)", i+1, q.Name), q.IDs, longest); err != nil {
+			return err
+		}
+		longest.tokens = max(longest.tokens, len(q.IDs))
+		longest.extra += int64(len(q.IDs)+p.MaxTokens) * int64(p.TopK+16) * 64 // the evidence of each position
+	}
+	return a.checkMemory(need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest), s.display())
+}
+
+// weightWarnings names weights that hold NaN or Inf, of each model once.
+func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundle.Checkpoint) (out []string, err error) {
+	found, err := ckpt.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
+	if err != nil {
+		return nil, err
+	}
+	if test.Model != ref.Model {
+		other, err := bundle.Open(test.Model)
+		if err != nil {
+			return nil, err
+		}
+		defer closing(other, &err)
+		more, err := other.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	for _, n := range found {
+		out = append(out, "weights: "+n.String())
+	}
+	return out, nil
+}
