@@ -1,9 +1,11 @@
-// Package goldens reads the golden sets under testdata for tests. Each set's golden.json says what made it.
+// Package goldens reads the golden sets under testdata, for tests and for docs/accuracy.md. Each set's golden.json says
+// what made it.
 package goldens
 
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -68,6 +70,15 @@ var (
 // Load reads set NAME's FILE.safetensors ("golden").
 func Load(t testing.TB, name, file string) *Set {
 	t.Helper()
+	s, err := Read(name, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Read is Load outside of tests.
+func Read(name, file string) (*Set, error) {
 	s := &Set{Name: name, Tensors: map[string]Tensor{}}
 	switch name {
 	case "long-dense-gva":
@@ -78,16 +89,20 @@ func Load(t testing.TB, name, file string) *Set {
 	}
 	f, err := safetensors.Open(filepath.Join(Root(), name, file+".safetensors"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer f.Close()
 	for _, x := range f.Tensors() {
-		s.Tensors[x.Name] = Tensor{Shape: slices.Clone(x.Shape), Data: floats(t, x)}
+		data, err := floats(x)
+		if err != nil {
+			return nil, err
+		}
+		s.Tensors[x.Name] = Tensor{Shape: slices.Clone(x.Shape), Data: data}
 	}
-	return s
+	return s, nil
 }
 
-func floats(t testing.TB, x safetensors.Tensor) []float32 {
+func floats(x safetensors.Tensor) ([]float32, error) {
 	out := make([]float32, 0, len(x.Data)/4)
 	switch x.DType {
 	case "F32":
@@ -105,9 +120,9 @@ func floats(t testing.TB, x safetensors.Tensor) []float32 {
 	case "F16", "BF16":
 		out = widen(x)
 	default:
-		t.Fatalf("golden %s has dtype %s", x.Name, x.DType)
+		return nil, fmt.Errorf("golden %s has dtype %s", x.Name, x.DType)
 	}
-	return out
+	return out, nil
 }
 
 var promptName = regexp.MustCompile(`^(\w+)\.(?:input_ids|prompt_ids|ids)$`)
