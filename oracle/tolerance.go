@@ -2,15 +2,11 @@ package oracle
 
 import (
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"path"
-	"strings"
-
-	"github.com/goccy/go-yaml"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/strictyaml"
 	"sibyl/trace"
 )
 
@@ -43,56 +39,39 @@ type TolRule struct {
 	Mismatches *int     `yaml:"mismatches"` // integers that differ
 }
 
-// maxTolFile bounds the file in bytes: real ones have a dozen rules, and the YAML parser's time and depth grow with
-// the square of hostile nesting (16 KiB of it: half a second). maxTolRules bounds the rules.
-const maxTolFile, maxTolRules = 16 << 10, 500
+// maxTolRules bounds the rules: real files have a dozen.
+const maxTolRules = 500
 
 // ReadTolerances reads a file of bounds. Unknown and doubled keys, malformed globs, empty rules and bounds that are
 // not finite or below 0 give an *inputerr.Error.
 func ReadTolerances(file string) (*Tolerances, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, &inputerr.Error{File: file, Err: err, Do: "give the path of a YAML file with tolerances"}
+	t := &Tolerances{File: file}
+	if err := strictyaml.Read(file, "tolerances", t); err != nil {
+		return nil, err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTolFile+1))
-	if err != nil {
-		return nil, &inputerr.Error{File: file, Err: err, Do: "give the path of a YAML file with tolerances"}
-	}
-	return ParseTolerances(file, b)
+	return t, t.check()
 }
 
 // ParseTolerances reads the text b of a file of bounds; file is for messages.
 func ParseTolerances(file string, b []byte) (*Tolerances, error) {
-	if len(b) > maxTolFile {
-		return nil, &inputerr.Error{File: file, Found: "more than 16 KiB", Want: "a short list of rules", Do: "use globs"}
-	}
 	t := &Tolerances{File: file}
-	if err := decodeYAML(b, t); err != nil {
-		return nil, &inputerr.Error{File: file, Err: fmt.Errorf("%s", strings.SplitN(err.Error(), "\n", 2)[0]),
-			Do: "rules have the keys taps, max_abs, max_scaled, rms, rel, cosine, mismatches"}
+	if err := strictyaml.Parse(file, "tolerances", b, t); err != nil {
+		return nil, err
 	}
+	return t, t.check()
+}
+
+func (t *Tolerances) check() error {
 	if len(t.Rules) == 0 || len(t.Rules) > maxTolRules {
-		return nil, &inputerr.Error{File: file, Field: "rules", Found: fmt.Sprintf("%d rules", len(t.Rules)),
+		return &inputerr.Error{File: t.File, Field: "rules", Found: fmt.Sprintf("%d rules", len(t.Rules)),
 			Want: fmt.Sprintf("1 to %d", maxTolRules), Do: "begin with: rules: [{taps: logits, max_abs: 1e-3}]"}
 	}
 	for i := range t.Rules {
-		if err := t.Rules[i].check(file, i); err != nil {
-			return nil, err
+		if err := t.Rules[i].check(t.File, i); err != nil {
+			return err
 		}
 	}
-	return t, nil
-}
-
-// decodeYAML decodes strictly: unknown and doubled keys are errors. goccy/go-yaml 1.19.2 panics on some malformed
-// text ("rules:\n !\r x"); that is the text's fault too.
-func decodeYAML(b []byte, to any) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("malformed YAML (%v)", p)
-		}
-	}()
-	return yaml.UnmarshalWithOptions(b, to, yaml.Strict())
+	return nil
 }
 
 // bounds lists a rule's bounds on taps of numbers: value, bound (nil: none), and the text between them.

@@ -1,4 +1,4 @@
-package main
+package near
 
 import (
 	"slices"
@@ -23,8 +23,8 @@ func TestNear(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := near(tt.typed, tt.words); !slices.Equal(got, tt.want) {
-				t.Errorf("near(%q, %q) = %q, want %q\nwhy: %s", tt.typed, tt.words, got, tt.want, tt.why)
+			if got := Words(tt.typed, tt.words); !slices.Equal(got, tt.want) {
+				t.Errorf("Words(%q, %q) = %q, want %q\nwhy: %s", tt.typed, tt.words, got, tt.want, tt.why)
 			}
 		})
 	}
