@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,7 +182,7 @@ func TestOneDoor(t *testing.T) {
 		}
 		if at := forbidden.FindIndex(text); at != nil {
 			line := 1 + bytes.Count(text[:at[0]], []byte("\n"))
-			t.Error(fmt.Sprintf("%s:%d: %s belongs into app.go", name, line, text[at[0]:at[1]]))
+			t.Errorf("%s:%d: %s belongs into app.go", name, line, text[at[0]:at[1]])
 		}
 	}
 }
