@@ -41,8 +41,9 @@ type inventory struct {
 }
 
 type place struct {
-	t    *safetensors.Tensor
-	file string
+	t     *safetensors.Tensor
+	file  string
+	quant *Quantized // nil for a weight that is stored as it is
 }
 
 // prefixes of the text model, the longest first. The head stands outside of them, at top level.
@@ -128,19 +129,23 @@ func (inv *inventory) takeNamed(name string, shape []int) Tensor {
 	field := "tensor " + inputerr.Clip(name, 120)
 	switch {
 	case inv.err != nil:
-	case p.t.DType != F32 && p.t.DType != F16 && p.t.DType != BF16:
+	case p.quant == nil && p.t.DType != F32 && p.t.DType != F16 && p.t.DType != BF16:
 		inv.err = &inputerr.Error{File: p.file, Field: field + " dtype", Found: inputerr.Clip(string(p.t.DType), 32), Want: "F32, F16 or BF16",
 			Do: "use the unquantized checkpoint; sibyl quantizes by itself"}
 	case !slices.Equal(p.t.Shape, shape):
 		inv.err = &inputerr.Error{File: p.file, Field: field + " shape", Found: fmt.Sprint(p.t.Shape), Want: fmt.Sprintf("%v by config.json", shape),
 			Do: "config.json and weights belong to different models, or the file was converted for another program"}
 	}
-	return Tensor{Name: name, DType: p.t.DType, Shape: p.t.Shape, Data: p.t.Data, File: p.file}
+	return Tensor{Name: name, DType: p.t.DType, Shape: p.t.Shape, Data: p.t.Data, File: p.file, Quant: p.quant}
 }
 
 // bindExperts takes the layer's experts in the form the file has: packed, or one tensor per expert and projection.
 func (c *Checkpoint) bindExperts(inv *inventory, l int) {
 	base := fmt.Sprintf("%slayers.%d.mlp.experts.", c.prefix, l)
+	if _, split := inv.at[base+"gate_proj"]; split && c.quant != nil {
+		c.splitExperts(inv, l, base)
+		return
+	}
 	_, packed := inv.at[c.prefix+config.ExpertsGateUp.Name(l)]
 	_, single := inv.at[base+"0.gate_proj.weight"]
 	if packed && single && inv.err == nil {
@@ -169,6 +174,20 @@ func (c *Checkpoint) bindExperts(inv *inventory, l int) {
 		}
 	}
 	c.experts[l] = each
+}
+
+// splitExperts takes the layer's experts as a quantized checkpoint has them: one tensor a projection.
+func (c *Checkpoint) splitExperts(inv *inventory, l int, base string) {
+	e, i, h := c.cfg.MoE.NumExperts, c.cfg.MoE.IntermediateSize, c.cfg.HiddenSize
+	gate, up := inv.takeNamed(base+"gate_proj", []int{e, i, h}), inv.takeNamed(base+"up_proj", []int{e, i, h})
+	down := inv.takeNamed(base+"down_proj", []int{e, h, i})
+	if inv.err != nil || len(inv.gone) > 0 {
+		return // views of what is not there would be out of range
+	}
+	c.experts[l] = make([][3]Tensor, e)
+	for k := range c.experts[l] {
+		c.experts[l][k] = [3]Tensor{gate.view(k*i*h, i, h), up.view(k*i*h, i, h), down.view(k*h*i, h, i)}
+	}
 }
 
 // complete reports missing tensors all at once, then the first wrong one.

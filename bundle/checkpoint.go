@@ -29,6 +29,7 @@ type Checkpoint struct {
 	prefix    string // of the text model's tensors in the file
 	weights
 	unused []Tensor
+	quant  *Quantization // nil unless the checkpoint is quantized
 
 	hashing sync.Mutex
 	hash    string // of the weights, once known
@@ -86,9 +87,18 @@ func (c *Checkpoint) load() error {
 	}
 	sum := sha256.Sum256(text)
 	c.configSum = hex.EncodeToString(sum[:])
+	if c.quant, err = parseQuantization(c.dir.show("config.json"), text); err != nil {
+		return err
+	}
 	found, err := c.openShards()
 	if err != nil {
 		return err
+	}
+	if c.quant != nil {
+		if err := c.quant.enter(c.dir, found); err != nil {
+			return err
+		}
+		c.cfg.TieWordEmbeddings = c.cfg.TieWordEmbeddings && !c.quant.UntiedHead
 	}
 	return c.bind(found)
 }
@@ -191,7 +201,10 @@ func (c *Checkpoint) Close() error {
 //
 // The hash is SHA-256 over, for each role in the order embedding, layers' roles (config.LayerRoles), final norm,
 // and the head if it is not tied: the name below the prefix, a NUL, the dtype, a NUL, the shape as "[a b]", a
-// newline, the bytes. Experts count as packed: [E, 2I, H] and [E, H, I].
+// newline, the bytes. Experts count as packed: [E, 2I, H] and [E, H, I]. Of a quantized checkpoint the quantized
+// weights come first, in the order of their names in the file: the name, a NUL, format, mode, block and axis, a NUL,
+// the sha256 of q and scales and that of the minvals, a newline; both are compared with those that config.json
+// records, and a difference is an *inputerr.Error.
 func (c *Checkpoint) WeightsSHA256(ctx context.Context, progress func(done, total int64)) (string, error) {
 	c.hashing.Lock()
 	defer c.hashing.Unlock()
@@ -201,7 +214,24 @@ func (c *Checkpoint) WeightsSHA256(ctx context.Context, progress func(done, tota
 	h := sha256.New()
 	var done int64
 	total := c.Sizes().Total()
+	if c.quant != nil {
+		report := func(n, _ int64) {
+			if done = n; progress != nil {
+				progress(done, total)
+			}
+		}
+		if err := c.VerifyQuantized(ctx, report); err != nil {
+			return "", err
+		}
+		for _, t := range c.quant.Tensors {
+			q := t.Quant
+			fmt.Fprintf(h, "%s\x00%s %s %d %d\x00%s %s\n", t.Name, q.Format, q.Mode, q.Block, q.Axis, q.SHA256, q.MinSHA256)
+		}
+	}
 	err := c.each(func(name string, dtype DType, shape []int, parts []Tensor) error {
+		if parts[0].Quant != nil {
+			return nil // above
+		}
 		fmt.Fprintf(h, "%s\x00%s\x00%v\n", name, dtype, shape)
 		for _, p := range parts {
 			for b := p.Data; len(b) > 0; {

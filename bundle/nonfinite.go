@@ -25,12 +25,16 @@ func (n NonFinite) String() string { return fmt.Sprintf("%s: %d NaN, %d Inf", n.
 func (c *Checkpoint) NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error) {
 	var parts []Tensor
 	_ = c.each(func(_ string, _ DType, _ []int, p []Tensor) error { // no error comes from this function
-		parts = append(parts, p...)
+		for _, t := range p {
+			parts = append(parts, t.floats()...)
+		}
 		return nil
 	})
 	counts := make([]NonFinite, len(parts))
-	total := c.Sizes().Total()
-	var done int64
+	var done, total int64
+	for _, t := range parts {
+		total += int64(len(t.Data))
+	}
 	for i, t := range parts {
 		var err error
 		if counts[i], err = scan(ctx, t); err != nil {
@@ -47,6 +51,18 @@ func (c *Checkpoint) NonFinite(ctx context.Context, progress func(done, total in
 		}
 	}
 	return found, nil
+}
+
+// floats is a weight's bytes that could be no numbers: of a quantized one the scales and minvals.
+func (t Tensor) floats() []Tensor {
+	if t.Quant == nil {
+		return []Tensor{t}
+	}
+	out := []Tensor{{Name: t.Name + ".scale", File: t.File, DType: quantFormats[t.Quant.Format].scale, Data: t.Quant.Scale}}
+	if len(t.Quant.Min) > 0 {
+		out = append(out, Tensor{Name: t.Name + ".minval", File: t.File, DType: BF16, Data: t.Quant.Min})
+	}
+	return out
 }
 
 // scanBlock is what one goroutine counts between two looks at the context, in bytes: a multiple of 8.

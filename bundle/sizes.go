@@ -22,8 +22,8 @@ func (g Group) String() string {
 	return [...]string{"embedding", "norms", "GatedDeltaNet", "attention", "MLP", "experts", "head"}[g]
 }
 
-// groupOf says where a role is counted.
-func groupOf(r config.Role) Group {
+// GroupOf says where a role is counted.
+func GroupOf(r config.Role) Group {
 	switch {
 	case r == config.Embed:
 		return Embedding
@@ -66,13 +66,13 @@ func sum(x [NumGroups]int64) (n int64) {
 func (c *Checkpoint) Sizes() Sizes {
 	var s Sizes
 	add := func(r config.Role, l int) {
-		g := groupOf(r)
+		g := GroupOf(r)
 		var n int64
 		if t, ok := c.get(r, l); ok {
-			n = int64(len(t.Data))
+			n = t.Bytes()
 		} else if g == Experts {
 			for _, p := range single(c.experts[l], r) {
-				n += int64(len(p.Data))
+				n += p.Bytes()
 			}
 		}
 		s.Stored[g] += n

@@ -28,6 +28,8 @@ type Tensor struct {
 	// Writing to it is a fault of the process.
 	Data []byte
 	File string // where it is, for messages
+	// Quant is nil unless the weight is quantized: Data are then q.
+	Quant *Quantized
 }
 
 // Elements is the product of the shape.
@@ -41,6 +43,9 @@ func (t Tensor) Elements() int {
 
 // Float32s appends all elements to dst, upcast exactly. It is meant for small tensors: norms, A_log, conv.
 func (t Tensor) Float32s(dst []float32) []float32 {
+	if t.Quant != nil {
+		panic("Float32s of the quantized weight " + t.Name)
+	}
 	b := t.Data
 	switch t.DType {
 	case F32:
@@ -71,6 +76,10 @@ func (t Tensor) Float64s(dst []float64) []float64 {
 func (t Tensor) view(from int, shape ...int) Tensor {
 	size := t.DType.Size()
 	part := Tensor{Name: t.Name, DType: t.DType, Shape: shape, File: t.File}
+	if t.Quant != nil {
+		part.Data, part.Quant = t.Quant.part(t, from, part.Elements())
+		return part
+	}
 	begin, end := from*size, (from+part.Elements())*size
 	part.Data = t.Data[begin:end:end]
 	return part

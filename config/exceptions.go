@@ -69,7 +69,7 @@ func (r *reader) refuseUnknown(c *Config, root, t section) {
 	}
 	for _, s := range []section{root, t} {
 		for _, key := range []string{"quantization_config", "quantization"} {
-			if v, ok := s.m[key]; ok && v.kind != strictjson.Null {
+			if v, ok := s.m[key]; ok && v.kind != strictjson.Null && v.obj["quant_method"].text != "sibyl" {
 				r.fail(s.path+key, "a quantized checkpoint", "weights in F32, F16 or BF16", "use the unquantized checkpoint; sibyl quantizes by itself")
 			}
 		}

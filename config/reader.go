@@ -70,7 +70,7 @@ func (s section) has(key string) bool {
 var known = func() map[string]bool {
 	m := map[string]bool{}
 	for _, key := range strings.Fields(`model_type architectures text_config tie_word_embeddings eos_token_id
-		quantization_config quantization hidden_size num_hidden_layers vocab_size max_position_embeddings rms_norm_eps
+		quantization_config quant_method quantization hidden_size num_hidden_layers vocab_size max_position_embeddings rms_norm_eps
 		num_attention_heads num_key_value_heads head_dim linear_num_key_heads linear_num_value_heads
 		linear_key_head_dim linear_value_head_dim linear_conv_kernel_dim intermediate_size num_experts
 		num_experts_per_tok moe_intermediate_size shared_expert_intermediate_size layer_types

@@ -53,7 +53,10 @@ func (p *Plan) At(layer int, m Module) *precision.Contract {
 }
 
 // formats maps stored dtypes to kernel formats.
-var formats = map[bundle.DType]kernels.Format{"F32": kernels.F32, "F16": kernels.F16, "BF16": kernels.BF16}
+var formats = map[bundle.DType]kernels.Format{
+	"F32": kernels.F32, "F16": kernels.F16, "BF16": kernels.BF16,
+	"I8": kernels.I8Block, "I4": kernels.I4Block, "U4": kernels.U4Minval,
+}
 
 // view makes a tensor [rows, cols] readable under the plan. Vectors are [1, n].
 func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*kernels.Matrix, error) {
@@ -61,7 +64,14 @@ func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*
 	if !ok {
 		return nil, fmt.Errorf("%s: tensor %s has dtype %s, which no kernel reads", t.File, t.Name, t.DType)
 	}
-	m, err := kernels.NewMatrix(f, rows, cols, t.Data, p.At(at.Layer, at.Module).Weights)
+	round := p.At(at.Layer, at.Module).Weights
+	var m *kernels.Matrix
+	var err error
+	if q := t.Quant; q != nil {
+		m, err = kernels.NewQuantized(f, rows, cols, t.Data, kernels.Blocks{Size: q.Block, Axis: q.Axis, Scale: q.Scale, Min: q.Min}, round)
+	} else {
+		m, err = kernels.NewMatrix(f, rows, cols, t.Data, round)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: tensor %s: %w", t.File, t.Name, err)
 	}
