@@ -31,7 +31,7 @@ import (
 //	    mode: clipping            # or symmetric; of int8 and int4
 //
 // A pattern matches a tensor's role ("self_attn.q_proj.weight", "lm_head.weight") or its name with the layer
-// ("layers.3.self_attn.q_proj.weight"), as a whole, with the wildcards of path.Match. Routed experts are matched by
+// ("layers.3.self_attn.q_proj.weight"), each also without ".weight", with the wildcards of path.Match. Routed experts are matched by
 // their packed names ("mlp.experts.gate_up_proj"). A tied head that no rule matches is the embedding's.
 
 const (
@@ -286,10 +286,11 @@ func (m *matcher) spec(r config.Role, layer int) (Spec, error) {
 	return spec, nil
 }
 
-// matches is path.Match; the patterns were checked and names hold no slash.
+// matches is path.Match, with or without ".weight"; the patterns were checked and names hold no slash.
 func matches(pattern, name string) bool {
-	ok, _ := path.Match(pattern, name)
-	return ok
+	whole, _ := path.Match(pattern, name)
+	short, _ := path.Match(pattern, strings.TrimSuffix(name, ".weight"))
+	return whole || short
 }
 
 // unused reports the first pattern that matched nothing, or rule that came too late for all it matched.
