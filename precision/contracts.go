@@ -1,8 +1,10 @@
 package precision
 
 import (
-	"fmt"
 	"slices"
+
+	"sibyl/internal/inputerr"
+	words "sibyl/internal/near"
 )
 
 // HFFP32 is the oracle: stored weights upcast exactly, every named operation to float32.
@@ -94,11 +96,11 @@ func Names() []string {
 	return out
 }
 
-// Lookup gives a named contract.
+// Lookup gives a named contract, or an *inputerr.Error with the near names.
 func Lookup(name string) (*Contract, error) {
 	i := slices.IndexFunc(named, func(c *Contract) bool { return c.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("contract %q is not in this build; it has %v", name, Names())
+		return nil, &inputerr.Error{File: "contract", Found: inputerr.Clip(name, 60), Want: "one of this build", Do: words.DidYouMean(name, Names())}
 	}
 	return named[i], nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -190,7 +191,10 @@ func keys(t reflect.Type, out []string) []string {
 		if name == "" || name == "-" {
 			continue
 		}
-		out = keys(t.Field(i).Type, append(out, name))
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+		out = keys(t.Field(i).Type, out)
 	}
 	return out
 }
