@@ -3,7 +3,7 @@
 GO         ?= go
 TESTFLAGS  ?=
 PKG        ?= ./...
-BENCHTIME  ?= 3s
+BENCHDIR   ?= .cache/synth-0.8b
 BENCHCOUNT ?= 5
 
 .PHONY: help test short vet fmt lint accuracy bench build ci clean
@@ -29,8 +29,8 @@ lint: vet ## vet and staticcheck (fetched by go run, pinned)
 accuracy: ## measure docs/accuracy.md again
 	$(GO) run ./internal/accuracy -o docs/accuracy.md
 
-bench: ## decode speed as a share of this machine's bandwidth; SIBYL_BENCH_MODEL=DIR (docs/benchmarks.md)
-	$(GO) test ./model -run '^$$' -bench Decode -benchtime $(BENCHTIME) -count $(BENCHCOUNT)
+bench: ## decode speed as a share of this machine's read bandwidth (docs/benchmarks.md)
+	bash .ci/bench $(BENCHDIR) $(BENCHCOUNT)
 
 build: ## bin/sibyl
 	$(GO) build -trimpath -o bin/ ./cmd/sibyl
