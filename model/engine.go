@@ -37,9 +37,6 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	if spec.Delta != "" && spec.Delta != "recurrent" && spec.Delta != "chunk" {
 		return nil, refuse("delta", spec.Delta, "recurrent or chunk")
 	}
-	if spec.Scheme != "" && spec.Scheme != "stored" {
-		return nil, refuse("scheme", spec.Scheme, "stored")
-	}
 	contract := precision.HFFP32
 	if spec.Contract != "" {
 		var err error
@@ -57,7 +54,12 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := New(ck, &Plan{Contract: contract}, arith, spec)
+	plan := &Plan{Contract: contract, Keep: ck.Sizes().Total() <= keepBytes}
+	err = plan.useScheme(ck, spec.Scheme)
+	var e *Engine
+	if err == nil {
+		e, err = New(ck, plan, arith, spec)
+	}
 	if err != nil {
 		ck.Close()
 		return nil, err
@@ -76,8 +78,8 @@ type Engine struct {
 
 var _ engine.Stater = (*Engine)(nil)
 
-// New binds ck, which the engine owns from then on, under a plan. Of spec it reads Model (how the user named it),
-// Delta and Threads.
+// New binds ck, which the engine owns from then on, under a plan. Of spec it reads Model and Scheme (how the user named
+// them; what a scheme does is in the plan), Delta and Threads.
 func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Spec) (*Engine, error) {
 	d, err := Bind(ck, plan)
 	if err != nil {
@@ -96,8 +98,9 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 	}
 	c, cfg := plan.Contract, ck.Config()
 	pool := kernels.NewPool(spec.Threads)
+	name, scheme := subject(ck, c.Name, arith.Name, spec.Scheme, spec.Model)
 	return &Engine{d: d, ck: ck, pool: pool, arith: arith, info: engine.Info{
-		Engine: "cpu", Subject: fmt.Sprintf("%s@cpu,%s,%s", spec.Model, c.Name, arith.Name), Contract: c.Name, Scheme: "stored",
+		Engine: "cpu", Subject: name, Contract: c.Name, Scheme: scheme,
 		Mode:      arith.Name,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
 		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: c.At[precision.Logits].String(),

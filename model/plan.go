@@ -1,7 +1,9 @@
 package model
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math"
 
 	"sibyl/bundle"
 	"sibyl/config"
@@ -42,6 +44,11 @@ type Plan struct {
 	// View, if not nil, replaces how a stored tensor is read: a scheme's seam. It gets the place, the role and the
 	// view under the place's contract.
 	View func(p Place, r config.Role, m *kernels.Matrix) (*kernels.Matrix, error)
+
+	chosen *precision.Custom // where UseContract took the contracts from
+	// Keep says to keep in memory, as float32, what would be rounded or quantized anew at every reading: the same
+	// values, for models so small that memory is cheaper than time.
+	Keep bool
 }
 
 // At gives the contract of a place.
@@ -76,7 +83,27 @@ func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*
 		return nil, fmt.Errorf("%s: tensor %s: %w", t.File, t.Name, err)
 	}
 	if p.View != nil {
-		return p.View(at, r, m)
+		if m, err = p.View(at, r, m); err != nil {
+			return nil, err
+		}
+	}
+	if p.Keep && (m.Format == kernels.Computed || m.Round != precision.F32) {
+		return kept(m)
 	}
 	return m, nil
+}
+
+// keepBytes: models stored in at most this much may be kept as Plan.Keep says, in twice of it.
+const keepBytes = 32 << 20
+
+// kept is m with every row read once.
+func kept(m *kernels.Matrix) (*kernels.Matrix, error) {
+	data, row := make([]byte, 0, 4*m.Rows*m.Cols), make([]float32, m.Cols)
+	for i := range m.Rows {
+		m.Row(row, i)
+		for _, v := range row {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
+	}
+	return kernels.NewMatrix(kernels.F32, m.Rows, m.Cols, data, precision.F32)
 }

@@ -1,0 +1,60 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+
+	"sibyl/bundle"
+	"sibyl/config"
+	"sibyl/internal/inputerr"
+	"sibyl/internal/kernels"
+	"sibyl/quant"
+)
+
+// recipePrefix marks a scheme that a user wrote: "recipe:FILE".
+const recipePrefix = "recipe:"
+
+// LookupScheme gives a scheme by its name, or reads recipe:FILE. Bad input gives an *inputerr.Error.
+func LookupScheme(name string) (*quant.Scheme, error) {
+	if file, ok := strings.CutPrefix(name, recipePrefix); ok {
+		return quant.LoadRecipe(file)
+	}
+	if s, ok := quant.Lookup(name); ok {
+		return s, nil
+	}
+	return nil, &inputerr.Error{File: "scheme " + inputerr.Clip(name, 60), Found: "an unknown name",
+		Want: "one of " + strings.Join(quant.Names(), ", ") + ", or recipe:FILE", Do: "choose one of these"}
+}
+
+// useScheme makes the plan read ck's weights as the scheme would leave them; "" and "stored" leave them as they are. A
+// tied head that the scheme keeps apart is read by the head's own spec from the embedding's bytes: no copy is made.
+func (p *Plan) useScheme(ck *bundle.Checkpoint, name string) error {
+	if name == "" || name == "stored" {
+		return nil
+	}
+	s, err := LookupScheme(name)
+	if err != nil {
+		return err
+	}
+	a, err := s.AssignTo(ck)
+	if err != nil {
+		return err
+	}
+	p.View = func(at Place, r config.Role, m *kernels.Matrix) (*kernels.Matrix, error) {
+		return a.View(max(at.Layer, 0), r, m)
+	}
+	return nil
+}
+
+// subject is the engine's spec in the command line's syntax, and the scheme it shows: that of a quantized checkpoint
+// if none was asked for.
+func subject(ck *bundle.Checkpoint, contract, mode, scheme string, model string) (text, shown string) {
+	text = fmt.Sprintf("%s@cpu,%s,%s", model, contract, mode)
+	if scheme != "" && scheme != "stored" {
+		return text + "," + scheme, scheme
+	}
+	if q := ck.Quantization(); q != nil {
+		return text, q.Scheme
+	}
+	return text, "stored"
+}
