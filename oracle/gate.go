@@ -65,6 +65,7 @@ func Gate(ctx context.Context, s Setup, p Protocol) (*GateResult, error) {
 	g.res.Ref, g.res.Test = describe(s.Ref.Info()), describe(s.Test.Info()) // again: fallbacks were counted meanwhile
 	g.count()
 	g.decide()
+	g.res.shown = g.shown()
 	return g.res, nil
 }
 
@@ -116,6 +117,8 @@ type gate struct {
 	ref  [][]Seen   // REF over prompt and continuation, [prompt][pos]; nil until qualified
 	gen  [][]Seen   // REF's decode path, [prompt][generated token]
 	ctls [][][]Seen // the same for each control, [control][prompt][pos]
+
+	tested []Shown // what TEST showed, by part and prompt
 }
 
 func newGate(s Setup, p Protocol) *gate {

@@ -7,6 +7,7 @@ import (
 // judge compares one position and keeps all evidence of it. The controls' view is that of their teacher-forced
 // pass in every part: controls are definitions, whose decode path gives what their prefill gives.
 func (g *gate) judge(part PartName, prompt, pos int, ref, test Seen) {
+	g.keep(part, prompt, pos, test)
 	c := Case{Ref: ref, Test: test, TestShowsTies: g.test.Shows.Has(engine.TopK), Margin: g.p.margin(&ref), Floor: g.p.Margin}
 	var chose map[string]int32
 	for k, ctl := range g.Controls {

@@ -128,6 +128,8 @@ type EngineInfo struct {
 	Scheme        string           `json:"scheme"`
 	Mode          string           `json:"mode,omitempty"`
 	Shows         string           `json:"shows"`
+	VocabSize     int              `json:"vocab_size"`
+	MaxPositions  int              `json:"max_positions"`
 	LogitsDType   string           `json:"logits_dtype"`
 	StateDTypes   string           `json:"state_dtypes"`
 	Threads       int              `json:"threads"`
@@ -139,7 +141,7 @@ type EngineInfo struct {
 // describe is an engine's Info for a result.
 func describe(i engine.Info) EngineInfo {
 	return EngineInfo{Subject: i.Subject, Engine: i.Engine, Contract: i.Contract, Scheme: i.Scheme, Mode: i.Mode,
-		Shows: i.Shows.String(), LogitsDType: i.LogitsDType, Threads: i.Threads,
+		Shows: i.Shows.String(), VocabSize: i.VocabSize, MaxPositions: i.MaxPositions, LogitsDType: i.LogitsDType, Threads: i.Threads,
 		StateDTypes:   fmt.Sprintf("recurrent %s, conv %s, KV %s", i.StateDTypes.Recurrent, i.StateDTypes.Conv, i.StateDTypes.KV),
 		WeightsSHA256: i.WeightsSHA256, ConfigSHA256: i.ConfigSHA256, Fallbacks: i.Fallbacks}
 }
@@ -171,6 +173,8 @@ type GateResult struct {
 	Prompts  []PromptResult  `json:"prompts"`
 	// Positions holds every judged position, by part, prompt and pos.
 	Positions []Evidence `json:"positions"`
+
+	shown []Shown // what each engine showed, for a transcript
 }
 
 // ExitCode is the decision's.
