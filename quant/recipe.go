@@ -35,7 +35,11 @@ import (
 // their packed names ("mlp.experts.gate_up_proj"). A tied head that no rule matches is the embedding's.
 
 const (
-	maxRecipe = 1 << 20
+	// The YAML parser takes quadratic time in nesting, within a line most of all ("[[[[", "- - - -"): these bounds
+	// keep the worst text that passes them below a second.
+	maxRecipe = 1 << 16
+	maxLine   = 1 << 10
+	maxOpen   = 1 << 11 // brackets and braces
 	maxRules  = 1 << 10
 	maxMatch  = 1 << 8  // bytes of a pattern
 	maxBlock  = 1 << 20 // no axis of any model is longer
@@ -95,8 +99,8 @@ func LoadRecipe(file string) (*Scheme, error) {
 // ParseRecipe reads a recipe; file is for messages. Unknown and repeated keys, anchors and aliases are errors, and
 // nothing is defaulted. Bad input gives an *inputerr.Error.
 func ParseRecipe(file string, text []byte) (*Scheme, error) {
-	if len(text) > maxRecipe {
-		return nil, &inputerr.Error{File: file, Found: "more than 1 MiB", Want: "a recipe", Do: "is this the file you mean?"}
+	if err := bounded(file, text); err != nil {
+		return nil, err
 	}
 	if err := plainYAML(file, text); err != nil {
 		return nil, err
@@ -124,6 +128,24 @@ func ParseRecipe(file string, text []byte) (*Scheme, error) {
 		s.rules = append(s.rules, checked)
 	}
 	return s, nil
+}
+
+// bounded refuses what no recipe needs and the parser is slow at.
+func bounded(file string, text []byte) error {
+	e := &inputerr.Error{File: file, Want: "a recipe", Do: "is this the file you mean? long lists go one entry a line"}
+	open := 0
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		if open += bytes.Count(line, []byte("[")) + bytes.Count(line, []byte("{")); len(line) > maxLine {
+			e.Found = fmt.Sprintf("%d bytes in line %d", len(line), i+1)
+			e.Want = fmt.Sprintf("lines of at most %d", maxLine)
+			return e
+		}
+	}
+	if len(text) > maxRecipe || open > maxOpen {
+		e.Found = fmt.Sprintf("more than %d bytes or %d brackets", maxRecipe, maxOpen)
+		return e
+	}
+	return nil
 }
 
 // plainYAML refuses anchors and aliases: a pattern that begins with * and is not quoted is one, and they can make a

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -133,7 +134,12 @@ func TestLoadRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = LoadRecipe(file)
-	refused(t, err, "found more than 1 MiB, want a recipe; is this the file you mean?")
+	refused(t, err, "found 65537 bytes in line 1, want lines of at most 1024; is this the file you mean? long lists go one entry a line")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("[ \n"), 2049), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = LoadRecipe(file)
+	refused(t, err, "found more than 65536 bytes or 2048 brackets, want a recipe; is this the file you mean? long lists go one entry a line")
 }
 
 // FuzzRecipe: whatever the text, an *inputerr.Error or a scheme that fits or is refused by a model the same way.
