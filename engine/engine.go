@@ -49,7 +49,7 @@ func (s Shows) String() string {
 // Spec is what to open: a subject's parts, resolved by cmd.
 type Spec struct {
 	Model    string // path of a checkpoint folder, or "" for the embedded demo model
-	Contract string // "" = the engine's or the model's own ("hf-fp32" for a checkpoint)
+	Contract string // a name or "contract:FILE"; "" = the engine's or the model's own ("hf-fp32" for a checkpoint)
 	Scheme   string // "" = weights as stored
 	Mode     string // "exact" or "fast"; "" = the engine's only one
 	Delta    string // "recurrent" (default) or "chunk": the delta rule's form in prefill
@@ -60,7 +60,7 @@ type Spec struct {
 type Info struct {
 	Engine        string // registered name
 	Subject       string // the spec in the command line's syntax
-	Contract      string // "hf-fp32"; "float64" for the fp64 engine
+	Contract      string // "hf-fp32"; "float64" for the fp64 engine; one from a file with its name and digest
 	Scheme        string // "stored"
 	Mode          string // "exact", "fast" or ""
 	Shows         Shows
@@ -74,7 +74,7 @@ type Info struct {
 	Fallbacks     map[string]int64 // how often a slower path was taken, by name
 }
 
-// StateDTypes are the storage types of the states, "F32" unless a contract says otherwise.
+// StateDTypes are the storage types of the states, "F32" unless a contract says otherwise, and where layers differ.
 type StateDTypes struct{ Recurrent, Conv, KV string }
 
 // Prompt is one sequence. PositionIDs, if not nil, holds for each token its T, H and W position; nil means

@@ -37,13 +37,11 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	if spec.Delta != "" && spec.Delta != "recurrent" && spec.Delta != "chunk" {
 		return nil, refuse("delta", spec.Delta, "recurrent or chunk")
 	}
-	contract := precision.HFFP32
-	if spec.Contract != "" {
-		var err error
-		if contract, err = precision.Lookup(spec.Contract); err != nil {
-			return nil, err
-		}
+	chosen, err := precision.Choose(spec.Contract)
+	if err != nil {
+		return nil, err
 	}
+	contract := chosen.Contract
 	if contract.Arithmetic != "" {
 		if spec.Mode == "fast" {
 			return nil, refuse("mode", spec.Mode, "none: "+contract.Name+" is defined by its own order of roundings")
@@ -55,7 +53,9 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 		return nil, err
 	}
 	plan := &Plan{Contract: contract, Keep: ck.Sizes().Total() <= keepBytes}
-	err = plan.useScheme(ck, spec.Scheme)
+	if err = plan.UseContract(ck.Config(), chosen); err == nil {
+		err = plan.useScheme(ck, spec.Scheme)
+	}
 	var e *Engine
 	if err == nil {
 		e, err = New(ck, plan, arith, spec)
@@ -96,15 +96,16 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 			}
 		}
 	}
-	c, cfg := plan.Contract, ck.Config()
+	cfg := ck.Config()
 	pool := kernels.NewPool(spec.Threads)
-	name, scheme := subject(ck, c.Name, arith.Name, spec.Scheme, spec.Model)
+	label, part := plan.label()
+	name, scheme := subject(ck, part, arith.Name, spec.Scheme, spec.Model)
 	return &Engine{d: d, ck: ck, pool: pool, arith: arith, info: engine.Info{
-		Engine: "cpu", Subject: name, Contract: c.Name, Scheme: scheme,
+		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
 		Mode:      arith.Name,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
-		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: c.At[precision.Logits].String(),
-		StateDTypes:  engine.StateDTypes{Recurrent: c.State.String(), Conv: c.Conv.String(), KV: c.KV.String()},
+		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).At[precision.Logits].String(),
+		StateDTypes:  plan.stateDTypes(cfg),
 		ConfigSHA256: ck.ConfigSHA256(), Threads: pool.Threads(),
 	}}, nil
 }

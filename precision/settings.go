@@ -185,3 +185,18 @@ func (s *Setting) set(c *Contract, text string) bool {
 	*s.number(c) = float32(v)
 	return true
 }
+
+// Flip changes the setting in c to another value: F32 to BF16, a rounding to F32, a flag to its opposite, a number to
+// a larger one. It is for tests that ask whether a setting matters.
+func (s *Setting) Flip(c *Contract) {
+	switch {
+	case s.round != nil && *s.round(c) == F32:
+		*s.round(c) = BF16
+	case s.round != nil:
+		*s.round(c) = F32
+	case s.flag != nil:
+		*s.flag(c) = !*s.flag(c)
+	default:
+		*s.number(c) = *s.number(c)*8 + 0x1p-10
+	}
+}
