@@ -72,8 +72,12 @@ func (m *matrix) lookup(ids []int32) []float64 {
 	return x
 }
 
-// widen gives elements lo to hi of a tensor of F32, F16 or BF16. Every one of their values is exact in float64.
+// widen gives elements lo to hi of a tensor of F32, F16 or BF16, or of a quantized one. Every one of their values is
+// exact in float64.
 func widen(t bundle.Tensor, lo, hi int) []float64 {
+	if t.Quant != nil {
+		return dequantize(t, lo, hi)
+	}
 	x := make([]float64, hi-lo)
 	switch t.DType {
 	case bundle.F32:
