@@ -23,7 +23,7 @@ func (m *Mixer) rule(out, q, k, v, g, beta []float32, batch *ragged.Batch, state
 				continue
 			}
 			m.recurrentHead(out, q, k, v, decay, beta, S, s.Row, s.Row+s.Len, h, batch)
-			if m.Contract.StatePerCall {
+			if m.Contract.StatePerCall && !s.More {
 				m.Contract.State.Slice(S)
 			}
 		}

@@ -134,9 +134,9 @@ func (e *Engine) limits() engine.Limits {
 	return engine.Limits{ConfigFile: e.d.Config.File, VocabSize: e.d.Config.VocabSize, MaxPositions: e.d.Config.MaxPositions}
 }
 
-// Calls of a prefill hold at most callRows rows, so that activations stay small, and at most callSeqs sequences. The
-// cuts change no result: rows do not depend on each other but through the states, and 512 is a multiple of the chunk
-// form's 64.
+// Passes of a prefill hold at most callRows rows, so that activations stay small, and at most callSeqs sequences. The
+// cuts change no result: rows do not depend on each other but through the states, 512 is a multiple of the chunk
+// form's 64, and a state that is rounded once a call waits for the end of the path's call (Feed.More).
 const (
 	callRows = 512
 	callSeqs = 8
@@ -269,7 +269,7 @@ func (r *run) start(from *engine.State) error {
 	return nil
 }
 
-// all feeds the prompts in calls of the path's size.
+// all feeds the prompts in calls of the path's size, a long call in several passes.
 func (r *run) all() error {
 	done := make([]int, len(r.prompts))
 	for {
@@ -283,16 +283,17 @@ func (r *run) all() error {
 			return nil
 		}
 		share := max(gdn.ChunkSize, callRows/active/gdn.ChunkSize*gdn.ChunkSize)
-		if c := r.want.Path.Chunk; c > 0 {
-			share = min(share, c)
-		}
 		var feeds []Feed
 		for i, p := range r.prompts {
-			n := min(share, len(p.IDs)-done[i])
+			end := len(p.IDs) // of this call
+			if c := r.want.Path.Chunk; c > 0 {
+				end = min(end, (done[i]/c+1)*c)
+			}
+			n := min(share, end-done[i])
 			if n == 0 {
 				continue
 			}
-			f := Feed{Seq: i, IDs: p.IDs[done[i]:][:n]}
+			f := Feed{Seq: i, IDs: p.IDs[done[i]:][:n], More: done[i]+n < end}
 			if p.PositionIDs != nil {
 				f.Positions = p.PositionIDs[done[i]:][:n]
 			}

@@ -18,20 +18,32 @@ func (m *MLP) Forward(out, x []float32, batch *ragged.Batch) { m.rows(out, x, ba
 
 // rows is Forward for any number of rows: the experts of a MoE see only the tokens routed to them.
 func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
-	c, ar := m.Contract, batch.Arith
 	mark := batch.Mark()
 	defer batch.Release(mark)
 	up, gate := batch.Buf(rows*m.Up.Rows), batch.Buf(rows*m.Gate.Rows)
-	ar.Linear(batch.Pool, up, x, rows, m.Up)
-	c.Round(precision.Linear, up)
-	ar.Linear(batch.Pool, gate, x, rows, m.Gate)
-	c.Round(precision.Linear, gate)
-	batch.Pool.For(len(gate), 20, func(lo, hi int) { ar.SiLU(gate[lo:hi], gate[lo:hi]) })
-	c.Round(precision.MLPSilu, gate)
+	m.linear(up, x, rows, m.Up, batch)
+	m.linear(gate, x, rows, m.Gate, batch)
+	m.silu(gate, batch)
+	m.multiply(gate, up)
+	m.linear(out, gate, rows, m.Down, batch)
+}
+
+// linear is out [rows, w.Rows] = x [rows, w.Cols] w^T.
+func (m *MLP) linear(out, x []float32, rows int, w *kernels.Matrix, batch *ragged.Batch) {
+	batch.Arith.Linear(batch.Pool, out, x, rows, w)
+	m.Contract.Round(precision.Linear, out)
+}
+
+// silu is gate = silu(gate).
+func (m *MLP) silu(gate []float32, batch *ragged.Batch) {
+	batch.Pool.For(len(gate), 20, func(lo, hi int) { batch.Arith.SiLU(gate[lo:hi], gate[lo:hi]) })
+	m.Contract.Round(precision.MLPSilu, gate)
+}
+
+// multiply is gate = gate * up.
+func (m *MLP) multiply(gate, up []float32) {
 	for i := range gate {
 		gate[i] *= up[i]
 	}
-	c.Round(precision.MLPMul, gate)
-	ar.Linear(batch.Pool, out, gate, rows, m.Down)
-	c.Round(precision.Linear, out)
+	m.Contract.Round(precision.MLPMul, gate)
 }

@@ -69,38 +69,12 @@ func (m *MoE) route(x []float32, batch *ragged.Batch) (index []int, weight []flo
 	}
 	c.Round(precision.RouterProb, probs)
 	batch.Put(trace.MoERouterProbs, m.Layer, probs)
-	order := make([]int, E)
-	for t := range rows {
-		p, l, w := probs[t*E:][:E], logits[t*E:][:E], weight[t*K:][:K]
-		by := p
-		if c.SoftmaxChosen {
-			by = l
-		}
-		for e := range order {
-			order[e] = e
-		}
-		slices.SortStableFunc(order, func(a, b int) int {
-			switch {
-			case by[a] > by[b]:
-				return -1
-			case by[a] < by[b]:
-				return 1
-			}
-			return 0
-		})
-		for k, e := range order[:K] {
-			index[t*K+k], w[k] = e, by[e]
-		}
-		if c.SoftmaxChosen {
-			ar.RouterSoftmax(w)
-		} else {
-			sum := ar.Sum(w)
-			for k := range w {
-				w[k] /= sum
-			}
-		}
+	by := probs
+	if c.SoftmaxChosen {
+		by = logits
 	}
-	c.Round(precision.RouterWeight, weight)
+	m.choose(index, by)
+	m.weights(weight, by, index, batch)
 	batch.Put(trace.MoETopKWeights, m.Layer, weight)
 	if batch.Sink != nil {
 		ids := make([]float32, len(index))
@@ -112,10 +86,53 @@ func (m *MoE) route(x []float32, batch *ragged.Batch) (index []int, weight []flo
 	return index, weight
 }
 
-// routed sums the chosen experts into out. Each expert reads its weights once for all tokens routed to it; the sum
-// over a token's experts is then taken in the contract's order.
+// choose writes the k experts of every row with the largest scores [rows, E] to index [rows, k], lowest id first among
+// equals.
+func (m *MoE) choose(index []int, scores []float32) {
+	E, K := m.Router.Rows, m.TopK
+	order := make([]int, E)
+	for t := range len(index) / K {
+		row := scores[t*E:][:E]
+		for e := range order {
+			order[e] = e
+		}
+		slices.SortStableFunc(order, func(a, b int) int {
+			switch {
+			case row[a] > row[b]:
+				return -1
+			case row[a] < row[b]:
+				return 1
+			}
+			return 0
+		})
+		copy(index[t*K:], order[:K])
+	}
+}
+
+// weights writes the chosen experts' weights to weight [rows, k], of sum 1 before they are rounded: the chosen
+// probabilities over their sum, or, where the contract says so, the softmax of the chosen logits.
+func (m *MoE) weights(weight, scores []float32, index []int, batch *ragged.Batch) {
+	c, ar, E, K := m.Contract, batch.Arith, m.Router.Rows, m.TopK
+	for t := range len(index) / K {
+		w := weight[t*K:][:K]
+		for k := range w {
+			w[k] = scores[t*E+index[t*K+k]]
+		}
+		if c.SoftmaxChosen {
+			ar.RouterSoftmax(w)
+			continue
+		}
+		sum := ar.Sum(w)
+		for k := range w {
+			w[k] /= sum
+		}
+	}
+	c.Round(precision.RouterWeight, weight)
+}
+
+// routed sums the chosen experts into out. Each expert reads its weights once for all tokens routed to it.
 func (m *MoE) routed(out, x []float32, index []int, weight []float32, batch *ragged.Batch) {
-	c, ar, rows, K := m.Contract, batch.Arith, batch.Rows, m.TopK
+	rows, K := batch.Rows, m.TopK
 	H := len(x) / rows
 	mark := batch.Mark()
 	defer batch.Release(mark)
@@ -123,7 +140,7 @@ func (m *MoE) routed(out, x []float32, index []int, weight []float32, batch *rag
 	for i, e := range index {
 		slots[e] = append(slots[e], i)
 	}
-	each := batch.Buf(rows * K * H) // weighted expert outs, [rows, K, H]
+	each := batch.Buf(rows * K * H) // expert outs, [rows, k, H]
 	for e, use := range slots {
 		if len(use) == 0 {
 			continue
@@ -135,17 +152,27 @@ func (m *MoE) routed(out, x []float32, index []int, weight []float32, batch *rag
 		}
 		m.Experts[e].rows(y, in, len(use), batch)
 		for i, s := range use {
-			dst := each[s*H:][:H]
-			for j, v := range y[i*H:][:H] {
-				dst[j] = v * weight[s]
-			}
+			copy(each[s*H:][:H], y[i*H:])
 		}
 		batch.Release(inner)
+	}
+	m.combine(out, each, index, weight, batch)
+}
+
+// combine is out [rows, H] = sum_k weight_k * each_k, in the contract's order; each [rows, k, H] is overwritten.
+func (m *MoE) combine(out, each []float32, index []int, weight []float32, batch *ragged.Batch) {
+	c, K := m.Contract, m.TopK
+	H := len(each) / len(weight)
+	for s, w := range weight {
+		y := each[s*H:][:H]
+		for j := range y {
+			y[j] *= w
+		}
 	}
 	c.Round(precision.ExpertWeighted, each)
 	partial := c.At[precision.ExpertPartial]
 	col, order := make([]float32, K), make([]int, K)
-	for t := range rows {
+	for t := range len(weight) / K {
 		for k := range order {
 			order[k] = k
 		}
@@ -157,7 +184,7 @@ func (m *MoE) routed(out, x []float32, index []int, weight []float32, batch *rag
 				col[k] = each[(t*K+o)*H+j]
 			}
 			if partial == precision.F32 {
-				out[t*H+j] = ar.Sum(col)
+				out[t*H+j] = batch.Arith.Sum(col)
 				continue
 			}
 			var sum float32

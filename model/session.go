@@ -151,6 +151,7 @@ type Feed struct {
 	Seq       int
 	IDs       []int32
 	Positions [][3]int32 // rope positions of IDs; nil means text
+	More      bool       // the caller's call goes on in the next feed of this sequence
 }
 
 // positions gives the rope positions of a feed and moves next past them; nil means Len, Len+1, ...
@@ -174,14 +175,15 @@ func (s *State) positions(f Feed) [][3]int32 {
 	return out
 }
 
-// Run feeds tokens in one call and gives the residual stream [rows, H], rows in the order of the feeds.
+// Run feeds tokens in one pass and gives the residual stream [rows, H], rows in the order of the feeds.
 func (s *Session) Run(ctx context.Context, feeds []Feed) ([]float32, error) {
 	b := &s.call.Batch
 	b.Seqs, b.Rows, s.call.States = b.Seqs[:0], 0, s.call.States[:0]
 	var ids []int32
 	for _, f := range feeds {
 		st := s.States[f.Seq]
-		b.Seqs = append(b.Seqs, ragged.Seq{Index: s.first + f.Seq, Row: b.Rows, Len: len(f.IDs), Pos: st.Len, Positions: st.positions(f)})
+		b.Seqs = append(b.Seqs, ragged.Seq{Index: s.first + f.Seq, Row: b.Rows, Len: len(f.IDs), Pos: st.Len,
+			Positions: st.positions(f), More: f.More})
 		s.call.States = append(s.call.States, st)
 		ids = append(ids, f.IDs...)
 		b.Rows += len(f.IDs)

@@ -14,6 +14,7 @@ type Seq struct {
 	Row, Len  int        // its rows are Row .. Row+Len-1
 	Pos       int        // tokens it had consumed before this call
 	Positions [][3]int32 // rope position of each row on T, H, W; nil means text: Pos, Pos+1, ... on all three
+	More      bool       // the caller's call goes on in a later batch: what is rounded once a call waits for its end
 }
 
 // Position is the rope position of the sequence's i-th row on an axis (0 T, 1 H, 2 W).
