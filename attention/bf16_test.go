@@ -111,7 +111,8 @@ func (f *fixture) check(t testing.TB, at, name string, got, want []float32) {
 		f.points.BF16("rope", at, got, want, 1)
 	case "attn.out_pre_gate":
 		if f.Contract.SoftmaxLate {
-			f.points.Sum("attn sdpa", at, got, golden("attn.out_pre_gate.sdpa"), f.flashSize(golden("attn.q_rope")), goldens.SDPASlack, goldens.SDPAShare)
+			f.points.Sum("attn sdpa", at, got, golden("attn.out_pre_gate.sdpa"), func() []float64 { return f.flashSize(golden("attn.q_rope")) },
+				goldens.SDPASlack, goldens.SDPAShare)
 		}
 	case "attn.out_gated":
 		f.points.BF16("output gate", at, got, want, 1)
@@ -142,7 +143,7 @@ func (f *fixture) inside(t testing.TB, at string, row, head int, batch *ragged.B
 	out := make([]float32, hd)
 	f.weigh(out, weights, values, den, batch)
 	want := f.g.Get(t, at+"attn.out_pre_gate").Data[(row*f.Heads+head)*hd:][:hd]
-	f.points.Sum("attn w.v", at, out, want, f.weighed(weights, values), goldens.SumSlack, goldens.EqualShare)
+	f.points.Sum("attn w.v", at, out, want, func() []float64 { return f.weighed(weights, values) }, goldens.SumSlack, goldens.EqualShare)
 }
 
 // head gives the cached keys and values of a query head, rows KVHeads*hd apart.

@@ -114,7 +114,8 @@ func (f *fixture) check(t testing.TB, at, name string, got, want []float32, befo
 	case "gdn.out_proj":
 		f.points.Sum("linear "+tap, at, got, want, goldens.SumAbs(golden("gdn.gated_norm"), f.linears[tap], f.Out.Cols), goldens.SumSlack, goldens.EqualShare)
 	case "gdn.conv_pre_silu":
-		f.points.Sum("conv", at, got, want, f.convSize(before.Conv, golden("gdn.in_proj_qkv")), goldens.SumSlack, goldens.EqualShare)
+		f.points.Sum("conv", at, got, want, func() []float64 { return f.convSize(before.Conv, golden("gdn.in_proj_qkv")) },
+			goldens.SumSlack, goldens.EqualShare)
 	case "gdn.conv_out":
 		f.points.BF16("conv silu", at, got, want, 1)
 	case "gdn.q_l2", "gdn.k_l2":

@@ -147,20 +147,21 @@ func (f *Force) Put(name string, _, _, _ int, x []float32) error {
 	return nil
 }
 
-// SumAbs gives sum_i |x[t, i] * w[o, i]| as [rows, outs]: the size that a sum's rounding errors scale with.
-func SumAbs(x, w []float32, inner int) []float64 {
-	rows, outs := len(x)/inner, len(w)/inner
-	out := make([]float64, rows*outs)
-	for t := range rows {
-		for o := range outs {
-			s := 0.0
-			for i, v := range x[t*inner:][:inner] {
-				s += math.Abs(float64(v) * float64(w[o*inner+i]))
+// SumAbs gives, when it is called, sum_i |x[t, i] * w[o, i]| as [rows, outs]: the size that a sum's rounding errors
+// scale with.
+func SumAbs(x, w []float32, inner int) func() []float64 {
+	return func() []float64 {
+		rows, outs := len(x)/inner, len(w)/inner
+		out := make([]float64, rows*outs)
+		for t := range rows {
+			for o := range outs {
+				for i, v := range x[t*inner:][:inner] {
+					out[t*outs+o] += math.Abs(float64(v) * float64(w[o*inner+i]))
+				}
 			}
-			out[t*outs+o] = s
 		}
+		return out
 	}
-	return out
 }
 
 // LayerTap takes "layer3.attn.q_rope" apart; ok is false for taps outside of layers.

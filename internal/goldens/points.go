@@ -39,9 +39,11 @@ func (p *Points) BF16(point, where string, got, want []float32, ulps float64) {
 	p.add(point, where, got, want, EqualShare, func(i int, ulp float64) float64 { return ulps * ulp })
 }
 
-// Sum holds a bf16 sum of products to 1 ulp and slack * size[i]; size is sum|w*x| (SumAbs), least the equal share.
-func (p *Points) Sum(point, where string, got, want []float32, size []float64, slack, least float64) {
-	p.add(point, where, got, want, least, func(i int, ulp float64) float64 { return ulp + slack*size[i] })
+// Sum holds a bf16 sum of products to 1 ulp and slack * size()[i]; size is sum|w*x| (SumAbs) and asked for only where
+// bits differ. least is the equal share.
+func (p *Points) Sum(point, where string, got, want []float32, size func() []float64, slack, least float64) {
+	size = sync.OnceValue(size)
+	p.add(point, where, got, want, least, func(i int, ulp float64) float64 { return ulp + slack*size()[i] })
 }
 
 // Core holds the delta rule's bf16 out to 1 ulp and F32Bound of the largest value.
