@@ -122,7 +122,7 @@ type gate struct {
 }
 
 func newGate(s Setup, p Protocol) *gate {
-	r := &GateResult{Schema: "sibyl-gate/1", Reasons: []string{}, Warnings: append([]string{}, s.Warnings...), Protocol: p,
+	r := &GateResult{Schema: gateSchema, Reasons: []string{}, Warnings: append([]string{}, s.Warnings...), Protocol: p,
 		Controls: []ControlInfo{}, Verdicts: map[Verdict]int{}, Positions: []Evidence{}, Prompts: []PromptResult{},
 		Noise: Noise{Source: "not measured: no control runs the reference in the other of fp32 and fp64"}}
 	for _, name := range []PartName{Qualification, TeacherForced, StateStep, Rollout} {

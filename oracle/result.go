@@ -153,6 +153,9 @@ type ControlInfo struct {
 	Engine EngineInfo  `json:"engine"`
 }
 
+// gateSchema names the form of a GateResult.
+const gateSchema = "sibyl-gate/1"
+
 // GateResult is the gate's answer with all its evidence.
 type GateResult struct {
 	Schema   string   `json:"schema"` // "sibyl-gate/1"

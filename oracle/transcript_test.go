@@ -23,7 +23,7 @@ func TestTranscript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := NewTranscript(r, 0, "qwen3_5", time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC), nil, nil)
+	tr, err := NewTranscript(r, TranscriptOptions{Arch: "qwen3_5", At: time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC), File: "t.json"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,12 +51,12 @@ func TestTranscript(t *testing.T) {
 	if top["schema"] != TranscriptSchema || top["result"] != "FAIL" || top["generated_at"] != "2026-11-22T01:02:03Z" {
 		t.Errorf("schema %v, result %v, generated_at %v", top["schema"], top["result"], top["generated_at"])
 	}
-	same, err := NewTranscript(r, 1, "qwen3_5", time.Time{}, nil, nil)
+	same, err := NewTranscript(r, TranscriptOptions{Prompt: 1, Arch: "qwen3_5"})
 	if err != nil || same.Match.FirstDivergence != nil || same.Match.ExactPrefix != 3 || !slices.Equal(same.InputIDs, gatePrompts[1].IDs) {
 		t.Errorf("prompt b: %+v, %v; want no divergence", same.Match, err)
 	}
 	var bad *inputerr.Error
-	if _, err := NewTranscript(r, 2, "", time.Time{}, nil, nil); !errors.As(err, &bad) {
+	if _, err := NewTranscript(r, TranscriptOptions{Prompt: 2}); !errors.As(err, &bad) {
 		t.Errorf("a prompt that is not there: %v, want an input error", err)
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -60,12 +62,16 @@ func (v *Gate) transcript(a *App, r *oracle.GateResult, arch string, spell func(
 	if len(r.Prompts) > 1 {
 		a.Note("%s: the schema's own fields hold the first of %d prompts; all are under \"sibyl\"", v.Out, len(r.Prompts))
 	}
-	env := map[string]string{"sibyl": version, "commit": buildCommit(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
-	t, err := oracle.NewTranscript(r, 0, arch, time.Now(), env, spell)
+	env := map[string]any{"sibyl": version, "commit": buildCommit(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	t, err := oracle.NewTranscript(r, oracle.TranscriptOptions{Arch: arch, At: time.Now(), Environment: env, Text: spell, File: filepath.Base(v.Out)})
 	if err != nil {
 		return err
 	}
-	return v.Output.write(t)
+	var b bytes.Buffer
+	if err := t.Write(&b); err != nil {
+		return err
+	}
+	return v.Output.writeBytes(b.Bytes())
 }
 
 // checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.

@@ -65,6 +65,14 @@ func (o *Output) write(v any) error {
 	if err != nil {
 		return err
 	}
+	return o.writeBytes(data)
+}
+
+// writeBytes puts data into the file, if one was asked for.
+func (o *Output) writeBytes(data []byte) error {
+	if o.Out == "" {
+		return nil
+	}
 	if err := o.check(); err != nil {
 		return err
 	}

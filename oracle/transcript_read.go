@@ -1,0 +1,238 @@
+package oracle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"sibyl/engine"
+	"sibyl/internal/inputerr"
+	"sibyl/internal/strictjson"
+)
+
+// maxTranscript bounds what is read: the evidence of 100,000 positions of six engines, eight candidates each.
+const maxTranscript = 256 << 20
+
+// OpenTranscript reads the transcript in a file. The error is an *inputerr.Error.
+func OpenTranscript(file string) (*Transcript, error) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil, &inputerr.Error{File: file, Err: errors.Unwrap(err), Do: "give the file of a transcript"}
+	case !info.Mode().IsRegular():
+		return nil, &inputerr.Error{File: file, Found: "no regular file", Want: "a transcript (" + TranscriptSchema + ")"}
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, &inputerr.Error{File: file, Err: err}
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTranscript+1))
+	if err != nil {
+		return nil, &inputerr.Error{File: file, Err: err}
+	}
+	return ParseTranscript(file, data)
+}
+
+// ParseTranscript reads a transcript, ours or the field's, and refuses what no gate writes. file is for messages. That
+// a transcript can be read does not mean that its claims hold: see Check.
+func ParseTranscript(file string, data []byte) (*Transcript, error) {
+	if len(data) > maxTranscript {
+		return nil, &inputerr.Error{File: file, Found: fmt.Sprintf("%d bytes or more", len(data)), Want: fmt.Sprintf("at most %d", maxTranscript)}
+	}
+	if err := strict(data); err != nil {
+		return nil, &inputerr.Error{File: file, Err: err, Do: "give a transcript (" + TranscriptSchema + ")"}
+	}
+	var named struct {
+		Schema any `json:"schema"`
+	}
+	if err := json.Unmarshal(data, &named); err != nil {
+		return nil, &inputerr.Error{File: file, Err: err, Do: "give a transcript (" + TranscriptSchema + ")"}
+	}
+	if named.Schema != TranscriptSchema {
+		found := "nothing"
+		if named.Schema != nil {
+			found = inputerr.Clip(fmt.Sprint(named.Schema), 60)
+		}
+		return nil, &inputerr.Error{File: file, Field: "schema", Found: found, Want: TranscriptSchema, Do: "sibyl gate -o FILE writes such a file"}
+	}
+	t := &Transcript{file: file}
+	if err := json.Unmarshal(data, t); err != nil {
+		bad := &inputerr.Error{File: file, Err: err}
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			bad = &inputerr.Error{File: file, Field: e.Field, Found: "a " + e.Value, Want: jsonKind(e.Type.String())}
+		}
+		return nil, bad
+	}
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// strict refuses what encoding/json lets pass: keys that come twice, bad UTF-8, bytes after the end, deep nesting.
+func strict(data []byte) error {
+	s, err := strictjson.New(data)
+	if err != nil {
+		return err
+	}
+	if k := s.Kind(); k != strictjson.Object {
+		return fmt.Errorf("found %s, want an object", k)
+	}
+	if err := s.Skip(); err != nil {
+		return err
+	}
+	return s.End()
+}
+
+// jsonKind names a Go type as JSON does.
+func jsonKind(goType string) string {
+	switch goType {
+	case "int32":
+		return "a token id"
+	case "int":
+		return "a whole number"
+	case "float64":
+		return "a number"
+	case "bool":
+		return "true or false"
+	case "string":
+		return "a string"
+	}
+	if goType[0] == '[' {
+		return "a list"
+	}
+	return "an object"
+}
+
+// UnmarshalJSON reads the object; a plain string is the name alone.
+func (s *TranscriptSource) UnmarshalJSON(b []byte) error {
+	if b[0] == '"' {
+		return json.Unmarshal(b, &s.HFID)
+	}
+	type plain TranscriptSource
+	return json.Unmarshal(b, (*plain)(s))
+}
+
+// check refuses ids and margins that cannot be, and evidence whose parts do not fit together.
+func (t *Transcript) check() error {
+	for _, list := range []struct {
+		name  string
+		ids   []int32
+		empty bool // may be
+	}{{"input_ids", t.InputIDs, false}, {"oracle.gen_ids", t.Oracle.GenIDs, true}, {"engine.gen_ids", t.Engine.GenIDs, true}} {
+		if len(list.ids) == 0 && !list.empty {
+			return t.bad(list.name, "no token", "at least one")
+		}
+		if err := notNegative(list.ids); err != nil {
+			return t.bad(list.name, err.Error(), "ids of 0 or more")
+		}
+	}
+	if n := len(t.Oracle.Top2Margins); n > len(t.Oracle.GenIDs) {
+		return t.bad("oracle.top2_margins", fmt.Sprint(n)+" margins", fmt.Sprintf("at most %d, one for each of gen_ids", len(t.Oracle.GenIDs)))
+	}
+	for i, m := range t.Oracle.Top2Margins {
+		// Rounding of a sum of 248,320 exponentials may leave a gap just above 1.
+		if m != nil && !(*m >= 0 && *m <= 1+1e-6) {
+			return t.bad(fmt.Sprintf("oracle.top2_margins[%d]", i), fmt.Sprint(*m), "a gap of probability, 0..1, as the schema has it")
+		}
+	}
+	if t.Sibyl == nil {
+		return nil
+	}
+	return t.checkEvidence()
+}
+
+func notNegative(ids []int32) error {
+	if i := slices.IndexFunc(ids, func(id int32) bool { return id < 0 }); i >= 0 {
+		return fmt.Errorf("%d at index %d", ids[i], i)
+	}
+	return nil
+}
+
+func (t *Transcript) bad(field, found, want string) error {
+	return &inputerr.Error{File: t.file, Field: field, Found: found, Want: want}
+}
+
+// checkEvidence checks that every index in the evidence points somewhere, so that nothing after it can panic.
+func (t *Transcript) checkEvidence() error {
+	e := t.Sibyl
+	r := e.Result
+	switch {
+	case r == nil || r.Schema != gateSchema:
+		return t.bad("sibyl.result.schema", "none or another", gateSchema)
+	case e.MarginUnit != ProbGap:
+		return t.bad("sibyl.top2_margins_unit", inputerr.Clip(string(e.MarginUnit), 40), string(ProbGap))
+	case e.Prompt < 0 || e.Prompt >= len(r.Prompts):
+		return t.bad("sibyl.prompt", fmt.Sprint(e.Prompt), fmt.Sprintf("an index into its %d prompts", len(r.Prompts)))
+	}
+	var err error
+	if r.Protocol.Path, err = engine.ParsePath(r.Protocol.PathName); err != nil {
+		return t.bad("sibyl.result.protocol.path", inputerr.Clip(r.Protocol.PathName, 40), "prefill, step or chunk=N")
+	}
+	if err := r.Protocol.check(); err != nil {
+		return &inputerr.Error{File: t.file, Field: "sibyl.result.protocol", Err: err}
+	}
+	var names []PartName
+	for _, p := range r.Parts {
+		names = append(names, p.Name)
+	}
+	if !slices.Equal(names, partOrder) {
+		return t.bad("sibyl.result.parts", fmt.Sprintf("%.80q", names), fmt.Sprint(partOrder))
+	}
+	for i, q := range r.Prompts {
+		if len(q.IDs) == 0 || notNegative(q.IDs) != nil || notNegative(q.RefIDs) != nil || notNegative(q.TestIDs) != nil {
+			return t.bad(fmt.Sprintf("sibyl.result.prompts[%d]", i), "ids that are none or below 0", "at least one token, ids of 0 or more")
+		}
+	}
+	for i, p := range r.Positions {
+		if p.Prompt < 0 || p.Prompt >= len(r.Prompts) {
+			return t.bad(fmt.Sprintf("sibyl.result.positions[%d].prompt", i), fmt.Sprint(p.Prompt), fmt.Sprintf("0..%d", len(r.Prompts)-1))
+		}
+	}
+	for i, s := range e.Shown {
+		if s.Prompt >= len(r.Prompts) {
+			return t.bad(fmt.Sprintf("sibyl.shown[%d].prompt", i), fmt.Sprint(s.Prompt), fmt.Sprintf("0..%d", len(r.Prompts)-1))
+		}
+		q := &r.Prompts[s.Prompt]
+		if want := s.Part.first(q); s.From != want || len(s.Seen) > s.Part.positions(q) {
+			return t.bad(fmt.Sprintf("sibyl.shown[%d]", i), fmt.Sprintf("%d positions from %d", len(s.Seen), s.From),
+				fmt.Sprintf("at most %d from %d", s.Part.positions(q), want))
+		}
+	}
+	return nil
+}
+
+// partOrder is the order of the parts.
+var partOrder = []PartName{Qualification, TeacherForced, StateStep, Rollout}
+
+// first is the index of the last token consumed at the part's first position of a prompt.
+func (n PartName) first(q *PromptResult) int {
+	switch n {
+	case StateStep:
+		return len(q.IDs)
+	case Rollout:
+		return len(q.IDs) - 1
+	}
+	return 0
+}
+
+// positions is how many positions of a prompt the part has if it ran to its end.
+func (n PartName) positions(q *PromptResult) int {
+	switch n {
+	case StateStep:
+		return min(1, len(q.RefIDs))
+	case Rollout:
+		return len(q.RefIDs)
+	}
+	return len(q.IDs) + max(0, len(q.RefIDs)-1)
+}
+
+// text is the ids the last position of s was shown after, prompt and REF's ids.
+func (t *Transcript) text(s *Shown) []int32 {
+	q := &t.Sibyl.Result.Prompts[s.Prompt]
+	return slices.Concat(q.IDs, q.RefIDs)[:s.From+len(s.Seen)]
+}
