@@ -103,10 +103,17 @@ func (m *Matrix) quantizedRow(dst []float32, i int) {
 }
 
 // ScaleF16 turns q into weights: x = R16(x * s). x holds integers and s is an fp16 value, so the product is exact
-// in float32.
+// in float32. The common case, a value in the normal range of binary16, is written out: nearest even on the 13 bits
+// that go.
 func ScaleF16(x []float32, s float32) {
 	for i, q := range x {
-		x[i] = roundF16(q * s)
+		v := q * s
+		b := math.Float32bits(v)
+		if b&0x7fffffff-0x38800000 < 0x477ff000-0x38800000 {
+			x[i] = math.Float32frombits((b + 0xfff + b>>13&1) &^ 0x1fff)
+		} else if x[i] = v; v != 0 {
+			x[i] = precision.F16.Value(v)
+		}
 	}
 }
 
@@ -115,16 +122,6 @@ func ScaleMinBF16(x []float32, s, m float32) {
 	for i, q := range x {
 		x[i] = precision.BF16.Value(precision.BF16.Value(s*q) + m)
 	}
-}
-
-// roundF16 is precision.F16.Value with the common case, a value in the normal range of binary16, short enough to be
-// inlined.
-func roundF16(x float32) float32 {
-	b := math.Float32bits(x)
-	if b&0x7fffffff-0x38800000 < 0x477ff000-0x38800000 {
-		return math.Float32frombits((b + 0xfff + b>>13&1) &^ 0x1fff)
-	}
-	return precision.F16.Value(x)
 }
 
 // sliceQuantized is rows lo..hi of a quantized or computed matrix. Blocks along the columns must not be cut: that is

@@ -141,19 +141,17 @@ func f32bytes(x []float32) []byte {
 	return b
 }
 
-// TestRoundF16 compares the short form with precision's on every half, its neighbours and the ties around it.
-func TestRoundF16(t *testing.T) {
+// TestScaleF16 compares the short form with precision's on every half, its neighbours and the ties around it.
+func TestScaleF16(t *testing.T) {
 	t.Parallel()
-	check := func(x float32) {
-		got, want := roundF16(x), precision.F16.Value(x)
-		if math.Float32bits(got) != math.Float32bits(want) {
-			t.Errorf("roundF16(%x) = %x, want %x", x, got, want)
-		}
-	}
 	for h := range 1 << 16 {
 		b := math.Float32bits(precision.F16ToF32(uint16(h)))
 		for _, d := range []uint32{0, 1, ^uint32(0), 0xfff, 0x1000, 0x1001, 0x1fff} {
-			check(math.Float32frombits(b + d))
+			x := []float32{math.Float32frombits(b + d)}
+			want := precision.F16.Value(x[0])
+			if ScaleF16(x, 1); math.Float32bits(x[0]) != math.Float32bits(want) {
+				t.Errorf("%08x becomes %x, want %x", b+d, x[0], want)
+			}
 		}
 	}
 }
