@@ -131,15 +131,32 @@ func twoSum(a, b float64) (s, e float64) {
 	return s, (a - (s - bb)) + (b - bb)
 }
 
-// SumTerms is R32(the sum of n terms), each exact in float64, decided in three steps: compensated float64, then
-// wide. scale divides the sum (1 for a sum, n for a mean) and is exact in float64.
+// roundPair is R32(h + l), |l| at most half a unit in the last place of h: h is moved to the odd one of the two
+// float64 that enclose the sum, which rounds to float32 as the sum itself does (53 bits are more than 24+2).
+func roundPair(h, l float64) float32 {
+	if b := math.Float64bits(h); l != 0 && b&1 == 0 {
+		if (l > 0) == (h > 0) {
+			b++
+		} else {
+			b--
+		}
+		h = math.Float64frombits(b)
+	}
+	return float32(h)
+}
+
+// SumTerms is R32(the sum of n terms), each exact in float64, decided in three steps: compensated float64, the same
+// where nothing was lost (products of fp16 values have few bits, and their sums often lie halfway between two float32),
+// then wide. scale divides the sum (1 for a sum, n for a mean) and is exact in float64.
 func SumTerms(n int, term func(i int) float64, scale float64) float32 {
 	var s, c, abs float64
+	lost := false
 	for i := range n {
 		t := term(i)
-		var e float64
+		var e, r float64
 		s, e = twoSum(s, t)
-		c += e
+		c, r = twoSum(c, e)
+		lost = lost || r != 0
 		abs += math.Abs(t)
 	}
 	// Ogita, Rump, Oishi 2005: the compensated sum errs by at most u|sum| + (n u)^2 sum|t|, u = 2^-53.
@@ -148,6 +165,9 @@ func SumTerms(n int, term func(i int) float64, scale float64) float32 {
 	b := (math.Abs(s+c)*0x1p-51 + 2*nu*nu*abs) / scale
 	if r, ok := near(y, b); ok {
 		return r
+	}
+	if !lost && scale == 1 { // the sum is s + c, to the last bit
+		return roundPair(twoSum(s, c))
 	}
 	sum := bigNew(0)
 	for i := range n {

@@ -113,6 +113,38 @@ func TestNearStraddle(t *testing.T) {
 	}
 }
 
+// TestSumTermsOfHalves: sums of fp16 products, made to lie on and beside ties of float32, against math/big.
+func TestSumTermsOfHalves(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(7, 7))
+	ties := 0
+	for range 20000 {
+		terms := make([]float64, 3+rng.IntN(30))
+		want := bigNew(0)
+		for i := range terms {
+			terms[i] = float64(F16ToF32(uint16(rng.IntN(0x7c00)))) * float64(F16ToF32(uint16(rng.IntN(0x7c00))|0x8000*uint16(rng.IntN(2))))
+			want.Add(want, bigNew(terms[i]))
+		}
+		f, _ := want.Float64()
+		// One more term takes the sum to halfway above its float32, or just beside that.
+		near := float32(f)
+		half := (float64(math.Nextafter32(near, float32(math.Inf(1)))) - float64(near)) / 2
+		rest, _ := new(big.Float).Sub(bigNew(float64(near)+half), want).Float64()
+		last := rest + []float64{0, 0x1p-40, -0x1p-40, half * 0x1p-52}[rng.IntN(4)]
+		terms = append(terms, last)
+		want.Add(want, bigNew(last))
+		if got := SumTerms(len(terms), func(i int) float64 { return terms[i] }, 1); got != bigF32(want) {
+			t.Fatalf("SumTerms(%v) = %x, want %x", terms, got, bigF32(want))
+		}
+		if half != 0 && new(big.Float).Sub(want, bigNew(float64(near)+half)).Sign() == 0 {
+			ties++
+		}
+	}
+	if ties < 1000 {
+		t.Errorf("%d of 20000 sums were ties: the test does not ask what it is for", ties)
+	}
+}
+
 func TestHalfConversions(t *testing.T) {
 	t.Parallel()
 	for i := range 1 << 16 {
