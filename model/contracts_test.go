@@ -35,7 +35,7 @@ var testIDs = engine.Prompt{IDs: []int32{5, 17, 40}}
 // tapsUnder gives the logits, states and layer outs of a run.
 func tapsUnder(t testing.TB, set, contract string) map[string][]float32 {
 	t.Helper()
-	return run1(t, openContract(t, set, contract, 1), testIDs, engine.Path{})
+	return run1(t, openContract(t, set, contract, "stored", 1), testIDs, engine.Path{})
 }
 
 func sameTaps(a, b map[string][]float32) bool {
@@ -72,7 +72,7 @@ func TestStateInSomeLayers(t *testing.T) {
 	t.Parallel()
 	const set = "tiny-dense-tied"
 	part := writeContract(t, "name: fp16-state32\nbase: coreai-fp16\nat:\n  - layers: 0-1\n    set: {state: F32}\n")
-	e := openContract(t, set, part, 1)
+	e := openContract(t, set, part, "stored", 1)
 	taps := run1(t, e, testIDs, engine.Path{})
 	onGrid := func(x []float32) bool {
 		return !slices.ContainsFunc(x, func(v float32) bool { return precision.F16.Value(v) != v })
@@ -97,7 +97,7 @@ func TestStateInSomeLayers(t *testing.T) {
 	if want := (engine.StateDTypes{Recurrent: "F32", Conv: "F16", KV: "F16"}); info.StateDTypes != want || info.LogitsDType != "F16" {
 		t.Errorf("Info says states %+v, want %+v; logits %s", info.StateDTypes, want, info.LogitsDType)
 	}
-	head := openContract(t, set, writeContract(t, "name: x\nbase: coreai-fp16\nat: [{modules: head, set: {logits: F32}}]\n"), 1)
+	head := openContract(t, set, writeContract(t, "name: x\nbase: coreai-fp16\nat: [{modules: head, set: {logits: F32}}]\n"), "stored", 1)
 	if got := head.Info(); got.LogitsDType != "F32" || got.StateDTypes.Recurrent != "F16" {
 		t.Errorf("a rule for the head: logits %s, states %+v", got.LogitsDType, got.StateDTypes)
 	}
