@@ -87,6 +87,10 @@ func finish(s, bound float64, w, x []float64) float32 {
 const rowBlock = 64
 
 func linearExact(p *Pool, out, x []float32, rows int, w *Matrix) {
+	if rows == 1 {
+		gemvExact(p, out, x, w)
+		return
+	}
 	n, N := w.Cols, w.Rows
 	u := 2 * sumBound(n) // two chains in dot64x2
 	for t0 := 0; t0 < rows; t0 += rowBlock {

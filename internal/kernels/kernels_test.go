@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"sibyl/precision"
@@ -102,10 +103,11 @@ func TestExactDecides(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := make([]float32, 1)
-		linearExact(NewPool(1), out, x, 1, m)
-		if d := dotExact(w, x); d != want || out[0] != want {
-			t.Fatalf("case %d: dot %x, linear %x, want %x", i, d, out[0], want)
+		one, two := make([]float32, 1), make([]float32, 2) // one token and more have a loop each
+		linearExact(NewPool(1), one, x, 1, m)
+		linearExact(NewPool(1), two, append(slices.Clone(x), x...), 2, m)
+		if d := dotExact(w, x); d != want || one[0] != want || two[0] != want || two[1] != want {
+			t.Fatalf("case %d: dot %x, linear %x and %x, want %x", i, d, one[0], two, want)
 		}
 		col := make([]float32, 1)
 		if weightedRowsExact(col, w, x, 1); col[0] != want {
