@@ -101,6 +101,28 @@ func TestQuantizedParts(t *testing.T) {
 	}
 }
 
+// TestDrop: a dropped weight reads as before, whichever tensor of the file it is.
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	c, err := Open("../testdata/goldens/tiny-dense-gva")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.each(func(_ string, _ DType, _ []int, parts []Tensor) error {
+		for _, x := range parts {
+			before := slices.Clone(x.Data)
+			c.Drop(x, 0, -1)
+			c.Drop(x, len(x.Data)/3, len(x.Data)/2)
+			c.Drop(x, len(x.Data), 1<<40)
+			if !slices.Equal(before, x.Data) {
+				t.Errorf("%s is not what it was", x.Name)
+			}
+		}
+		return nil
+	})
+}
+
 // TestNibbles: low nibble first, sign extended or not.
 func TestNibbles(t *testing.T) {
 	t.Parallel()

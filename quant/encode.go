@@ -41,6 +41,9 @@ func (u *unit) encode(ctx context.Context, threads int, put sink, done func(int6
 	var sum tally
 	h := sha256.New()
 	var scales, mins []byte // 1/16 of a byte a weight: kept until q is hashed
+	if u.spec.Format.Quantized() {
+		scales = make([]byte, 0, 2*(u.elements()/u.spec.Block))
+	}
 	var offset int64
 	take := func(p *piece) error {
 		if u.spec.Format.Quantized() {

@@ -2,12 +2,16 @@ package quant
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -110,9 +114,13 @@ func ParseRecipe(file string, text []byte) (*Scheme, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, &inputerr.Error{File: file, Found: yamlText(err), Want: "a recipe: name, rest, rules", Do: "quote patterns that begin with *"}
 	}
-	s := &Scheme{Name: r.Name, Meaning: "a recipe", File: file}
+	digest := sha256.Sum256(text)
+	s := &Scheme{Name: r.Name, Meaning: "a recipe", File: file, SHA256: hex.EncodeToString(digest[:])}
 	if s.Name == "" {
-		s.Name = "recipe:" + file
+		s.Name = "recipe:" + filepath.Base(file)
+	}
+	if len(s.Name) > maxMatch || strings.ContainsFunc(s.Name, unicode.IsControl) {
+		return nil, &inputerr.Error{File: file, Field: "name", Found: inputerr.Clip(s.Name, 60), Want: fmt.Sprintf("at most %d bytes on one line", maxMatch), Do: "choose a shorter name"}
 	}
 	if s.Rest, err = r.rest(file); err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ func TestRecipeRefused(t *testing.T) {
 		{"empty", "an empty file is no scheme", "", "r.yaml: rest: found nothing, want fp16, bf16 or stored; say what becomes of tensors that no rule matches"},
 		{"no-rest", "nothing is defaulted", "rules: []", "r.yaml: rest: found nothing, want fp16, bf16 or stored; say what becomes of tensors that no rule matches"},
 		{"rest-quantized", "norms fall under rest", "rest: int8", `r.yaml: rest: found "int8", want fp16, bf16 or stored; say what becomes of tensors that no rule matches`},
+		{"name", "it is printed on terminals and in reports", "name: \"a\\x1bb\"\nrest: fp16\n", `r.yaml: name: found "a\x1bb", want at most 256 bytes on one line; choose a shorter name`},
 		{"no-rules", "", "rest: fp16", "r.yaml: rules: found 0, want 1 to 1024 rules; add a rule: match, scheme, block, axis, mode"},
 		{"unknown-key", "a typing mistake must not be silent", "rest: fp16\nrulez: []\n", `r.yaml: found "[2:1] unknown field \"rulez\"", want a recipe: name, rest, rules; quote patterns that begin with *`},
 		{"unknown-key-rule", "", recipe("lm_head") + "    blok: 3\n", `r.yaml: found "[8:5] unknown field \"blok\"", want a recipe: name, rest, rules; quote patterns that begin with *`},
@@ -127,9 +128,14 @@ func TestLoadRecipe(t *testing.T) {
 	if err := os.WriteFile(file, []byte(recipe("lm_head")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := LoadRecipe(file); err != nil || s.Name != "recipe:"+file {
+	if s, err := LoadRecipe(file); err != nil || s.Name != "recipe:r.yaml" {
 		t.Errorf("%+v, %v", s, err)
 	}
+	if s, err := Find("recipe:" + file); err != nil || s.SHA256 != sum([]byte(recipe("lm_head"))) {
+		t.Errorf("Find: %+v, %v", s, err)
+	}
+	_, err = Find("int9")
+	refused(t, err, `scheme: found "int9", want fp16, int8lin, int8hu, int8hu-sym, int4lin, u4-minval or recipe:FILE; sibyl schemes explains them`)
 	if err := os.WriteFile(file, make([]byte, maxRecipe+1), 0o644); err != nil {
 		t.Fatal(err)
 	}

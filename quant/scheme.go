@@ -8,8 +8,10 @@ package quant
 
 import (
 	"fmt"
+	"strings"
 
 	"sibyl/config"
+	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
 	"sibyl/precision"
 )
@@ -117,8 +119,9 @@ type Scheme struct {
 	Embed   Spec
 	Rest    Spec // norms, conv, A_log, dt_bias, router, shared_expert_gate; never quantized
 
-	File  string // the recipe's, "" for a named scheme
-	rules []rule // of a recipe; then Body, Head and Embed are unused
+	File   string // the recipe's, "" for a named scheme
+	SHA256 string // of the recipe's text, in lower-case hex; "" for a named scheme
+	rules  []rule // of a recipe; then Body, Head and Embed are unused
 }
 
 var (
@@ -160,6 +163,17 @@ func Lookup(name string) (*Scheme, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Find gives what the command line calls a scheme: a named one, or recipe:FILE. Anything else is an *inputerr.Error.
+func Find(name string) (*Scheme, error) {
+	if file, ok := strings.CutPrefix(name, "recipe:"); ok {
+		return LoadRecipe(file)
+	}
+	if s, ok := Lookup(name); ok {
+		return s, nil
+	}
+	return nil, &inputerr.Error{File: "scheme", Found: inputerr.Clip(name, 60), Want: strings.Join(Names(), ", ") + " or recipe:FILE", Do: "sibyl schemes explains them"}
 }
 
 // part is where a role stands in a scheme.

@@ -24,7 +24,10 @@ type Options struct {
 	Progress   func(done, total int64)
 }
 
-const defaultShard = 4e9
+const (
+	defaultShard = 4e9
+	dropAfter    = 64 << 20 // bytes of a weight that are read before their pages may go
+)
 
 // Write quantizes a checkpoint under a scheme into a new folder that sibyl opens like any checkpoint (bundle says how
 // it is stored). It streams: what it keeps in memory is a few megabytes a goroutine and the scales of one tensor,
@@ -84,13 +87,23 @@ func (w *writer) all(ctx context.Context, units []unit, to func(u *unit) sink) e
 		if to != nil {
 			put = to(u)
 		}
+		var read, dropped int
 		h, t, err := u.encode(ctx, w.o.Threads, put, func(n int64) {
+			if read += int(n); len(u.parts) == 1 && read-dropped > dropAfter {
+				w.ck.Drop(u.parts[0], dropped, read)
+				dropped = read
+			}
 			if w.done += n; w.o.Progress != nil {
 				w.o.Progress(w.done, w.total)
 			}
 		})
 		if err != nil {
 			return err
+		}
+		for i, p := range u.parts {
+			if i == 0 || p.Name != u.parts[i-1].Name {
+				w.ck.Drop(p, 0, -1)
+			}
 		}
 		w.report.record(u, h, t)
 		if u.spec.Format.Quantized() {
