@@ -97,6 +97,10 @@ func TestStateInSomeLayers(t *testing.T) {
 	if want := (engine.StateDTypes{Recurrent: "F32", Conv: "F16", KV: "F16"}); info.StateDTypes != want || info.LogitsDType != "F16" {
 		t.Errorf("Info says states %+v, want %+v; logits %s", info.StateDTypes, want, info.LogitsDType)
 	}
+	cpu := openContract(t, set, "coreai-cpu", "stored", 1).Info()
+	if cpu.Mode != "" || !strings.HasSuffix(cpu.Subject, "@cpu,coreai-cpu") {
+		t.Errorf("coreai-cpu: mode %q, subject %q: there is no mode to choose", cpu.Mode, cpu.Subject)
+	}
 	head := openContract(t, set, writeContract(t, "name: x\nbase: coreai-fp16\nat: [{modules: head, set: {logits: F32}}]\n"), "stored", 1)
 	if got := head.Info(); got.LogitsDType != "F32" || got.StateDTypes.Recurrent != "F16" {
 		t.Errorf("a rule for the head: logits %s, states %+v", got.LogitsDType, got.StateDTypes)
@@ -109,6 +113,7 @@ func TestContractFileRefused(t *testing.T) {
 		{"no-such-layer", "name: x\nbase: hf-fp32\nat: [{layers: 99, set: {norm: F16}}]\n", "", "", "at[0].layers: found \"99\", which this model does not have"},
 		{"chunk", "name: x\nbase: hf-fp32\nat: [{layers: 1, set: {state: F16}}]\n", "", "chunk", "found chunk under x at[0]"},
 		{"fast", "name: x\nbase: coreai-cpu\n", "fast", "", "want none: x is defined by its own order of roundings"},
+		{"exact", "name: x\nbase: coreai-cpu\n", "exact", "", `mode: found "exact", want none`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

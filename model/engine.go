@@ -43,7 +43,7 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	}
 	contract := chosen.Contract
 	if contract.Arithmetic != "" {
-		if spec.Mode == "fast" {
+		if spec.Mode != "" {
 			return nil, refuse("mode", spec.Mode, "none: "+contract.Name+" is defined by its own order of roundings")
 		}
 		arith = kernels.CoreAICPU
@@ -99,10 +99,14 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 	cfg := ck.Config()
 	pool := kernels.NewPool(spec.Threads)
 	label, part := plan.label()
-	name, scheme := subject(ck, part, arith.Name, spec.Scheme, spec.Model)
+	mode := arith.Name
+	if plan.Contract.Arithmetic != "" { // there is no choice of it
+		mode = ""
+	}
+	name, scheme := subject(ck, part, mode, spec.Scheme, spec.Model)
 	return &Engine{d: d, ck: ck, pool: pool, arith: arith, info: engine.Info{
 		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
-		Mode:      arith.Name,
+		Mode:      mode,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
 		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).At[precision.Logits].String(),
 		StateDTypes:  plan.stateDTypes(cfg),

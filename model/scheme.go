@@ -49,7 +49,10 @@ func (p *Plan) useScheme(ck *bundle.Checkpoint, name string) error {
 // subject is the engine's spec in the command line's syntax, and the scheme it shows: that of a quantized checkpoint
 // if none was asked for.
 func subject(ck *bundle.Checkpoint, contract, mode, scheme string, model string) (text, shown string) {
-	text = fmt.Sprintf("%s@cpu,%s,%s", model, contract, mode)
+	text = fmt.Sprintf("%s@cpu,%s", model, contract)
+	if mode != "" {
+		text += "," + mode
+	}
 	if scheme != "" && scheme != "stored" {
 		return text + "," + scheme, scheme
 	}

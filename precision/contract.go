@@ -20,6 +20,9 @@ const (
 // String is "F32", "F16" or "BF16", as in safetensors.
 func (r Round) String() string { return [...]string{"F32", "F16", "BF16"}[r] }
 
+// MarshalText makes JSON say what String says.
+func (r Round) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // Point names one place where a value may be rounded.
 type Point uint8
 
@@ -80,8 +83,8 @@ const (
 
 // pointNames: the name in YAML and in the printed table, and what is rounded there.
 var pointNames = [NumPoints][2]string{
-	Embed: {"embed", "embedding row"}, Norm: {"norm", "RMSNorm out (input, post-attention, final, q and k)"},
-	Linear:      {"linear", "out of every matrix product but the head's"},
+	Embed: {"embed", "embedding row"}, Norm: {"norm", "RMSNorm out (input, post, final, q, k)"},
+	Linear:      {"linear", "matrix products, head excepted"},
 	ConvProduct: {"conv_product", "conv tap times column"}, ConvPartial: {"conv_partial", "running sum of the conv products"},
 	ConvSum: {"conv_sum", "conv out before silu"}, ConvOut: {"conv_out", "conv out after silu"},
 	L2Square: {"l2_square", "l2norm: x*x"}, L2Sum: {"l2_sum", "l2norm: sum of squares"}, L2Eps: {"l2_eps", "l2norm: sum + eps"},

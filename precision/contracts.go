@@ -73,7 +73,7 @@ var named = []*Contract{
 			c.At[p] = BF16
 		}
 	}),
-	coreai("coreai-fp16", "what the published bundles' graph says (profile zoo-s1), each op exact; softplus in three fp32 ops",
+	coreai("coreai-fp16", "the published bundles' graph (profile zoo-s1), each op exact; softplus in three fp32 ops",
 		func(c *Contract) { c.Softplus3 = true }),
 	coreai("coreai-eager", "the conversion code run before export: coreai-fp16 with softplus as one op", nil),
 	coreai("coreai-eager-s32", "coreai-eager with the recurrent state kept in fp32", func(c *Contract) { c.State = F32 }),

@@ -1,6 +1,7 @@
 package precision
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -51,6 +52,7 @@ func (p Part) String() string {
 // Setting is one line of a contract: a rounding point, a stored type or a choice between two forms.
 type Setting struct {
 	Name    string // in YAML and in the printed table
+	Group   string // of which part of the math or kind it is, for tables
 	Meaning string // one phrase
 	Parts   Part   // where it has an effect
 
@@ -81,37 +83,55 @@ func pointParts(p Point) Part {
 	return PartHead
 }
 
+// pointGroup heads a table's rows.
+func pointGroup(p Point) string {
+	switch {
+	case p <= Linear:
+		return "embedding, norms, linears"
+	case p <= GatedOut:
+		return "linear attention (GatedDeltaNet)"
+	case p <= AttnGated:
+		return "attention"
+	case p <= MLPMul:
+		return "residual stream, MLP"
+	case p <= MoEOut:
+		return "mixture of experts"
+	}
+	return "head"
+}
+
 var settings = makeSettings()
 
 func makeSettings() (out []Setting) {
 	for p := range NumPoints {
-		out = append(out, Setting{Name: p.String(), Meaning: p.Meaning(), Parts: pointParts(p),
+		out = append(out, Setting{Name: p.String(), Group: pointGroup(p), Meaning: p.Meaning(), Parts: pointParts(p),
 			round: func(c *Contract) *Round { return &c.At[p] }})
 	}
+	const stored, forms = "weights and states as stored", "constants and forms"
 	return append(out,
-		Setting{Name: "weights", Meaning: "stored weights before use; F32 is as stored", Parts: partEverywhere,
+		Setting{Name: "weights", Group: stored, Meaning: "stored weights before use", Parts: partEverywhere,
 			round: func(c *Contract) *Round { return &c.Weights }},
-		Setting{Name: "state", Meaning: "recurrent state as stored", Parts: PartLinearAttn,
+		Setting{Name: "state", Group: stored, Meaning: "recurrent state as stored", Parts: PartLinearAttn,
 			round: func(c *Contract) *Round { return &c.State }},
-		Setting{Name: "conv", Meaning: "conv state as stored", Parts: PartLinearAttn, round: func(c *Contract) *Round { return &c.Conv }},
-		Setting{Name: "kv", Meaning: "keys and values as stored", Parts: PartSelfAttn, round: func(c *Contract) *Round { return &c.KV }},
-		Setting{Name: "scale_round", Meaning: "the constant hd^-0.5 itself", Parts: PartSelfAttn,
+		Setting{Name: "conv", Group: stored, Meaning: "conv state as stored", Parts: PartLinearAttn, round: func(c *Contract) *Round { return &c.Conv }},
+		Setting{Name: "kv", Group: stored, Meaning: "keys and values as stored", Parts: PartSelfAttn, round: func(c *Contract) *Round { return &c.KV }},
+		Setting{Name: "scale_round", Group: forms, Meaning: "the constant hd^-0.5 itself", Parts: PartSelfAttn,
 			round: func(c *Contract) *Round { return &c.ScaleRound }},
-		Setting{Name: "l2_eps_value", Meaning: "l2norm: the constant eps itself", Parts: PartLinearAttn,
+		Setting{Name: "l2_eps_value", Group: forms, Meaning: "l2norm: the constant eps itself", Parts: PartLinearAttn,
 			number: func(c *Contract) *float32 { return &c.L2Eps }},
-		Setting{Name: "state_per_call", Meaning: "state rounded once a call, not a token", Parts: PartLinearAttn,
+		Setting{Name: "state_per_call", Group: forms, Meaning: "state rounded once a call, not a token", Parts: PartLinearAttn,
 			flag: func(c *Contract) *bool { return &c.StatePerCall }},
-		Setting{Name: "softplus3", Meaning: "softplus as three ops, log(1+exp(x))", Parts: PartLinearAttn,
+		Setting{Name: "softplus3", Group: forms, Meaning: "softplus as three ops, log(1+exp(x))", Parts: PartLinearAttn,
 			flag: func(c *Contract) *bool { return &c.Softplus3 }},
-		Setting{Name: "q_divide", Meaning: "q / dk^0.5 instead of q * dk^-0.5", Parts: PartLinearAttn,
+		Setting{Name: "q_divide", Group: forms, Meaning: "q / dk^0.5 instead of q * dk^-0.5", Parts: PartLinearAttn,
 			flag: func(c *Contract) *bool { return &c.QDivide }},
-		Setting{Name: "scale_scores", Meaning: "hd^-0.5 scales the scores, not q", Parts: PartSelfAttn,
+		Setting{Name: "scale_scores", Group: forms, Meaning: "hd^-0.5 scales the scores, not q", Parts: PartSelfAttn,
 			flag: func(c *Contract) *bool { return &c.ScaleScores }},
-		Setting{Name: "softmax_late", Meaning: "divides after weights . v (flash form)", Parts: PartSelfAttn,
+		Setting{Name: "softmax_late", Group: forms, Meaning: "divides after weights . v (flash form)", Parts: PartSelfAttn,
 			flag: func(c *Contract) *bool { return &c.SoftmaxLate }},
-		Setting{Name: "experts_by_id", Meaning: "experts summed by id, not in top-k order", Parts: PartMoE,
+		Setting{Name: "experts_by_id", Group: forms, Meaning: "experts summed by id, not in top-k order", Parts: PartMoE,
 			flag: func(c *Contract) *bool { return &c.ExpertsByID }},
-		Setting{Name: "softmax_chosen", Meaning: "router softmax over the chosen logits", Parts: PartMoE,
+		Setting{Name: "softmax_chosen", Group: forms, Meaning: "router softmax over the chosen logits", Parts: PartMoE,
 			flag: func(c *Contract) *bool { return &c.SoftmaxChosen }},
 	)
 }
@@ -135,16 +155,19 @@ func settingOf(name string) *Setting {
 	return &settings[i]
 }
 
-// Text is the setting's value in c as YAML writes it: "F16", "true", "1e-06".
-func (s *Setting) Text(c *Contract) string {
+// Value is the setting's value in c: a Round, a bool or a float32.
+func (s *Setting) Value(c *Contract) any {
 	switch {
 	case s.round != nil:
-		return s.round(c).String()
+		return *s.round(c)
 	case s.flag != nil:
-		return strconv.FormatBool(*s.flag(c))
+		return *s.flag(c)
 	}
-	return strconv.FormatFloat(float64(*s.number(c)), 'g', -1, 32)
+	return *s.number(c)
 }
+
+// Text is the setting's value in c as YAML writes it: "F16", "true", "1e-06".
+func (s *Setting) Text(c *Contract) string { return fmt.Sprint(s.Value(c)) }
 
 // Want says what values the setting takes.
 func (s *Setting) Want() string {
@@ -156,12 +179,6 @@ func (s *Setting) Want() string {
 	}
 	return "a number from 0 to 1"
 }
-
-// Rounds says whether the setting is a rounding, F32 where there is none.
-func (s *Setting) Rounds() bool { return s.round != nil }
-
-// IsFlag says whether the setting is true or false.
-func (s *Setting) IsFlag() bool { return s.flag != nil }
 
 // set reads text into c and says whether it is a value of the setting.
 func (s *Setting) set(c *Contract, text string) bool {

@@ -27,6 +27,7 @@ type verbs struct {
 	Inspect    Inspect    `cmd:"" help:"What is in a checkpoint or a trace file, and what is wrong with it."`
 	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
+	Contracts  Contracts  `cmd:"" help:"What is rounded where: every contract side by side."`
 	Completion Completion `cmd:"" help:"Print a completion script for bash, zsh or fish."`
 
 	Threads     int              `short:"t" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`

@@ -11,6 +11,7 @@ import (
 	"sibyl/bundle"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/precision"
 	"sibyl/tokenizer"
 )
 
@@ -95,7 +96,13 @@ func (a *App) open(ctx context.Context, s Subject, defaultMode, delta string) (e
 		return nil, err
 	}
 	if s.Engine == "cpu" && s.Mode == "" {
-		s.Mode = defaultMode
+		contract, err := precision.Choose(s.Contract)
+		if err != nil {
+			return nil, err
+		}
+		if contract.Contract.Arithmetic == "" { // else the engine takes the contract's own
+			s.Mode = defaultMode
+		}
 	}
 	e, err := engine.Open(ctx, s.Engine, engine.Spec{
 		Model: s.Model, Contract: s.Contract, Scheme: s.Scheme, Mode: s.Mode, Delta: delta, Threads: a.Threads,

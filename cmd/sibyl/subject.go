@@ -9,6 +9,7 @@ import (
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/precision"
 )
 
 // Subject is what a verb works on: [MODEL][@part,part...]. Parts that were left out are "".
@@ -182,7 +183,7 @@ func (e *missingError) Error() string { return e.cause.Error() }
 func (e *missingError) Unwrap() error { return e.cause }
 
 // What of partTable's contracts and schemes this build serves, held to its goldens. Engines say so themselves.
-var builtContracts, builtSchemes = []string{"hf-fp32"}, []string(nil)
+var builtContracts, builtSchemes = precision.Names(), []string(nil)
 
 // missing says what of s is not in this build, nil if nothing.
 func (s Subject) missing() error {
@@ -197,7 +198,7 @@ func (s Subject) missing() error {
 		name string
 	}{{partEngine, s.Engine}, {partContract, s.Contract}, {partScheme, s.Scheme}, {partMode, s.Mode}} {
 		kind, name := chosen.kind, chosen.name
-		if name == "" || slices.Contains(have[kind], name) {
+		if name == "" || slices.Contains(have[kind], name) || strings.HasPrefix(name, "contract:") {
 			continue
 		}
 		want, do := "one of "+strings.Join(have[kind], ", "), "choose one of these or leave it out"

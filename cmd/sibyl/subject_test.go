@@ -62,12 +62,14 @@ func errText(err error) string {
 func TestMissingParts(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"@graph":       `subject "@graph": @graph: found a engine`,
-		"@coreai-fp16": `subject "@coreai-fp16": @coreai-fp16: found a contract that is not in this build yet, want one of hf-fp32; choose one of these or leave it out`,
-		"@int4lin":     `found a scheme that is not in this build yet, want none: weights are used as stored; leave it out`,
-		"@fp64,fast":   `found a mode, contract or scheme beside it, want fp64 alone`,
-		"@cpu,exact":   "",
-		"@fp64":        "",
+		"@graph":            `subject "@graph": @graph: found a engine`,
+		"@coreai-bf16":      `subject "@coreai-bf16": @coreai-bf16: found a contract that is not in this build yet, want one of hf-fp32, hf-bf16, `,
+		"@coreai-fp16":      "",
+		"@contract:f,exact": "",
+		"@int4lin":          `found a scheme that is not in this build yet, want none: weights are used as stored; leave it out`,
+		"@fp64,fast":        `found a mode, contract or scheme beside it, want fp64 alone`,
+		"@cpu,exact":        "",
+		"@fp64":             "",
 	} {
 		s, err := ParseSubject(in, func(string) bool { return false })
 		if err != nil {
