@@ -41,7 +41,8 @@ func (t Tensor) Elements() int {
 	return n
 }
 
-// Float32s appends all elements to dst, upcast exactly. It is meant for small tensors: norms, A_log, conv.
+// Float32s appends all elements to dst, upcast exactly. It is meant for small tensors: norms, A_log, conv. A quantized
+// weight has no elements to upcast: asking is a fault of the program and panics.
 func (t Tensor) Float32s(dst []float32) []float32 {
 	if t.Quant != nil {
 		panic("Float32s of the quantized weight " + t.Name)

@@ -8,10 +8,8 @@ package quant
 
 import (
 	"fmt"
-	"strings"
 
 	"sibyl/config"
-	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
 	"sibyl/precision"
 )
@@ -163,17 +161,6 @@ func Lookup(name string) (*Scheme, bool) {
 		}
 	}
 	return nil, false
-}
-
-// Find gives what the command line calls a scheme: a named one, or recipe:FILE. Anything else is an *inputerr.Error.
-func Find(name string) (*Scheme, error) {
-	if file, ok := strings.CutPrefix(name, "recipe:"); ok {
-		return LoadRecipe(file)
-	}
-	if s, ok := Lookup(name); ok {
-		return s, nil
-	}
-	return nil, &inputerr.Error{File: "scheme", Found: inputerr.Clip(name, 60), Want: strings.Join(Names(), ", ") + " or recipe:FILE", Do: "sibyl schemes explains them"}
 }
 
 // part is where a role stands in a scheme.
