@@ -1,0 +1,77 @@
+package faults
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"sibyl/engine"
+	"sibyl/precision"
+	"sibyl/trace"
+)
+
+// TestNoise: a seed is an engine; its noise reaches every tap behind the embedding, and moves none of them far.
+func TestNoise(t *testing.T) {
+	t.Parallel()
+	spec := specOf("tiny-asym", "")
+	noisy := func(seed uint64) map[string][]float32 {
+		e, err := OpenNoisy(context.Background(), spec, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		got, _ := run(t, e, nil, engine.Path{})
+		return got
+	}
+	sound, _ := run(t, open(t, spec, nil), nil, engine.Path{})
+	a, b, c := noisy(1), noisy(1), noisy(2)
+	if first := firstChange(a, b); first != "" {
+		t.Errorf("one seed gives two engines: %q differs", first)
+	}
+	if firstChange(a, c) == "" {
+		t.Error("two seeds give one engine")
+	}
+	for name := range sound {
+		tap, _, _ := trace.Parse(name)
+		// A norm's own noise is a unit of fp32 in its scale, which fp16 mostly hides; layer 0's is fed by the embedding.
+		if equal := same(sound[name], a[name]); equal != (tap == trace.Embed) && name != trace.InputNorm.Name(0) {
+			t.Errorf("%s is the sound one's: %v", name, equal)
+		}
+	}
+	worst := 0.0
+	for i, x := range sound["logits"] {
+		worst = max(worst, math.Abs(float64(x-a["logits"][i])))
+	}
+	if worst == 0 || worst > 0.1 { // a tenth of a logit is the gate's floor
+		t.Errorf("the noise moves a logit by %g", worst)
+	}
+}
+
+// TestNeighbour: one unit of each grid, at its edges.
+func TestNeighbour(t *testing.T) {
+	t.Parallel()
+	inf := float32(math.Inf(1))
+	for _, tt := range []struct {
+		name    string
+		grid    precision.Round
+		x       float32
+		steps   int
+		want    float32
+		because string
+	}{
+		{"fp32 up", precision.F32, 1, 1, 1 + 0x1p-23, ""},
+		{"fp16 up", precision.F16, 1, 1, 1 + 0x1p-10, ""},
+		{"fp16 down", precision.F16, 1, -1, 1 - 0x1p-11, "a binade below has finer units"},
+		{"bf16 up", precision.BF16, -1, 1, -1 - 0x1p-7, "away from 0"},
+		{"fp16 off the grid", precision.F16, 1 + 0x1p-14, 1, 1 + 0x1p-10, "rounded first"},
+		{"fp16 largest", precision.F16, 65504, 1, 65504, "noise makes no infinity"},
+		{"fp16 least", precision.F16, 0x1p-24, -1, 0, ""},
+		{"zero", precision.F16, 0, 1, 0, "an exact zero is exact in every engine"},
+		{"infinity", precision.F32, inf, -1, inf, ""},
+		{"no step", precision.F16, 1.5, 0, 1.5, ""},
+	} {
+		if got := neighbour(tt.grid, tt.x, tt.steps); got != tt.want {
+			t.Errorf("%s: neighbour(%v, %g, %d) = %g, want %g\nwhy: %s", tt.name, tt.grid, tt.x, tt.steps, got, tt.want, tt.because)
+		}
+	}
+}
