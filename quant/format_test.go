@@ -34,8 +34,8 @@ func TestBlocks(t *testing.T) {
 			[]float32{127.5, -127.5, 2.5, -0.5}, []byte{127, 0x80, 2, 0}, 0x3c00, 0, []float32{127, -128, 2, 0}},
 		{"int8-scale-rounds", "1/127 = 0.0078740157 is 0x2008 = 0.007873535 in fp16; 1/0.007873535 = 127.0078 rounds to 127; 127 * 0.007873535 = 0.99993896 rounds up to 1", Spec{Int8, 2, 1, false},
 			[]float32{1, -0.5}, []byte{127, 0xc0}, 0x2008, 0, []float32{1, -0.50390625}},
-		{"int8-weights-rounded-first", "the scale is of fp16 weights: 2049 becomes 2048, so scale 16 and not 16.140625", Spec{Int8, 2, 1, false},
-			[]float32{2032, 1 + 0x1p-11}, []byte{127, 0}, 0x4c00, 0, []float32{2032, 0}},
+		{"int8-weights-rounded-first", "2049 is 2048 in fp16, whose scale is 16.125; that of 2049 would be 16.140625", Spec{Int8, 2, 1, false},
+			[]float32{2049, 0}, []byte{127, 0}, 0x4c08, 0, []float32{2048, 0}},
 		{"int8-zero", "a block of zeros has the floor 2^-23", Spec{Int8, 2, 1, false}, []float32{0, 0}, []byte{0, 0}, 0x0002, 0, []float32{0, 0}},
 		{"int8-floor", "2^-17/127 is below the floor: 2^-17 = 64 * 2^-23", Spec{Int8, 2, 1, false}, []float32{0x1p-17, -0x1p-18}, []byte{64, 0xe0}, 0x0002, 0, []float32{0x1p-17, -0x1p-18}},
 		{"int8-65504", "65504/127 = 515.78 rounds to 516, and 127 * 516 = 65532 is infinite in fp16", Spec{Int8, 2, 1, false}, []float32{65504, 516}, []byte{127, 1}, 0x6008, 0, []float32{inf, 516}},
@@ -49,8 +49,10 @@ func TestBlocks(t *testing.T) {
 		{"u4-minus-zero", "", Spec{U4, 2, 1, false}, []float32{float32(math.Copysign(0, -1)), 15}, []byte{0xf0}, 0x3f80, 0x0000, []float32{0, 15}},
 		{"u4-negative", "all below zero: the maximum is 0", Spec{U4, 2, 1, false}, []float32{-15, -7}, []byte{0x80}, 0x3f80, 0xc170, []float32{-15, -7}},
 		{"u4-zero", "the floor 2^-23 in bf16", Spec{U4, 2, 1, false}, []float32{0, 0}, []byte{0}, 0x3400, 0, []float32{0, 0}},
-		{"u4-weights-rounded-first", "257 is 256 in bf16; 256/15 = 17.0666 is 17.125 in bf16; q = rne(256/17.125) = 15, 15 * 17.125 = 256.875 is 256", Spec{U4, 2, 1, false},
-			[]float32{257, 0}, []byte{0x0f}, 0x4189, 0, []float32{256, 0}},
+		{"u4-weights-rounded-first", "3.5 - 2^-9 is 3.5 in bf16, a tie that goes to 4", Spec{U4, 2, 1, false},
+			[]float32{15, 3.498046875}, []byte{0x4f}, 0x3f80, 0, []float32{15, 4}},
+		{"u4-two-roundings", "the span 257 is 256 and 256/15 is 17.125 in bf16; 15 * 17.125 = 256.875 is 256, less 1 is 255 (one rounding of 255.875 would be 256)", Spec{U4, 2, 1, false},
+			[]float32{256, -1}, []byte{0x0f}, 0x4189, 0xbf80, []float32{255, -1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -111,14 +113,14 @@ func TestViewRounding(t *testing.T) {
 		in, want float32
 	}{
 		{"fp16 in hf-fp32", Spec{Format: FP16}, kernels.F32, precision.F32, 1 + 0x1p-11 + 0x1p-13, 1 + 0x1p-10},
-		{"fp16 in hf-bf16", Spec{Format: FP16}, kernels.F32, precision.BF16, 1 + 0x1p-8 - 0x1p-12, 1},              // to 1+2^-8, then the tie to even
-		{"bf16 alone", Spec{Format: Stored}, kernels.F32, precision.BF16, 1 + 0x1p-8 + 0x1p-12, 1 + 0x1p-7},        // once
-		{"fp16 of bf16", Spec{Format: FP16}, kernels.BF16, precision.BF16, 0x1.02p-24, 0x1p-24},                    // fp16 is coarser down there
-		{"stored", Spec{Format: Stored}, kernels.F32, precision.F32, w, w},                                         // untouched
-		{"bf16 in coreai-fp16", Spec{Format: BF16}, kernels.F32, precision.F16, 1 + 0x1p-10, 1},                    // not on fp16 first
-		{"int8 of bf16 in hf-bf16", Spec{Int8, 1, 1, false}, kernels.BF16, precision.BF16, 0.99609375, 0.99609375}, // scale 0.00784302: 127*s = 0.99606 -> fp16 0.99609375
-		{"int8 of bf16, fp16 grid", Spec{Int8, 1, 1, false}, kernels.BF16, precision.BF16, 1.0078125, 1.0078125},   // back on bf16
-		{"int8 in hf-bf16 rounds", Spec{Int8, 1, 1, true}, kernels.BF16, precision.BF16, 1, precision.BF16.Value(0.99609375)},
+		{"fp16 in hf-bf16", Spec{Format: FP16}, kernels.F32, precision.BF16, 1 + 0x1p-8 - 0x1p-12, 1},       // to 1+2^-8, then the tie to even
+		{"bf16 alone", Spec{Format: Stored}, kernels.F32, precision.BF16, 1 + 0x1p-8 + 0x1p-12, 1 + 0x1p-7}, // once
+		{"fp16 of bf16", Spec{Format: FP16}, kernels.BF16, precision.BF16, 0x1.02p-24, 0x1p-24},             // fp16 is coarser down there
+		{"stored", Spec{Format: Stored}, kernels.F32, precision.F32, w, w},                                  // untouched
+		{"bf16 in coreai-fp16", Spec{Format: BF16}, kernels.F32, precision.F16, 1 + 0x1p-10, 1},             // not on fp16 first
+		// scale R16(1.5/127.5) = 1542 * 2^-17; 127 of them are 1530 * 2^-10 in fp16, between 191 and 192 * 2^-7 in bf16.
+		{"int8 in hf-fp32", Spec{Int8, 1, 1, true}, kernels.BF16, precision.F32, 1.5, 1530 * 0x1p-10},
+		{"int8 in hf-bf16", Spec{Int8, 1, 1, true}, kernels.BF16, precision.BF16, 1.5, 191 * 0x1p-7},
 	} {
 		data := []byte{byte(math.Float32bits(tt.in) >> 16), byte(math.Float32bits(tt.in) >> 24)}
 		if tt.stored == kernels.F32 {
