@@ -54,6 +54,8 @@ type Spec struct {
 	Mode     string // "exact" or "fast"; "" = the engine's only one
 	Delta    string // "recurrent" (default) or "chunk": the delta rule's form in prefill
 	Threads  int    // 0 = all cores
+	File     string // what an engine that runs nothing answers from: replay's transcript
+	Side     string // whose view replay gives of it: "ref" or "test" (default)
 }
 
 // Info describes an open engine.

@@ -231,8 +231,50 @@ func (n PartName) positions(q *PromptResult) int {
 	return len(q.IDs) + max(0, len(q.RefIDs)-1)
 }
 
-// text is the ids the last position of s was shown after, prompt and REF's ids.
+// text is the ids the last position of s was shown after: the prompt and REF's ids.
 func (t *Transcript) text(s *Shown) []int32 {
 	q := &t.Sibyl.Result.Prompts[s.Prompt]
 	return slices.Concat(q.IDs, q.RefIDs)[:s.From+len(s.Seen)]
+}
+
+// File is where the transcript was read from.
+func (t *Transcript) File() string { return t.file }
+
+// Views lists what REF or TEST showed, and for each view the tokens consumed up to its last position. The field's
+// transcripts hold the greedy ids of REF after one prompt, and at most TEST's, which ran freely.
+func (t *Transcript) Views(side Role) (views []Shown, ids [][]int32) {
+	for _, part := range partOrder {
+		for _, s := range t.of(side, part) {
+			views = append(views, s)
+			switch {
+			case t.Sibyl != nil:
+				ids = append(ids, t.text(&s))
+			case side == RoleTest:
+				ids = append(ids, slices.Concat(t.InputIDs, t.Engine.GenIDs[:len(s.Seen)-1]))
+			default:
+				ids = append(ids, slices.Concat(t.InputIDs, t.Oracle.GenIDs[:len(s.Seen)-1]))
+			}
+		}
+	}
+	return views, ids
+}
+
+// Info describes the engine that was REF or TEST. Of the field's transcripts only ids can be relied on.
+func (t *Transcript) Info(side Role) engine.Info {
+	switch {
+	case t.Sibyl == nil && side == RoleRef:
+		return engine.Info{Contract: orUnknown(t.Protocol.OracleDType), Scheme: "unknown", Shows: engine.IDs}
+	case t.Sibyl == nil:
+		return engine.Info{Contract: orUnknown(t.Protocol.EngineVariant), Scheme: "unknown", Shows: engine.IDs}
+	case side == RoleRef:
+		return t.Sibyl.Result.Ref.Info()
+	}
+	return t.Sibyl.Result.Test.Info()
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
 }
