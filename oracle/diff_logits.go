@@ -106,18 +106,23 @@ func argmax(x []float32) int {
 	return best
 }
 
-// divergence is KL(a||b) of the softmaxes of two finite logit rows, in nats. Rounding can make a sum of nearly
-// nothing negative; it is then 0.
-func divergence(a, b []float32) float64 {
-	la, lb := logSumExp(a), logSumExp(b)
+// divergence is KL(a||b) of the softmaxes of two logit rows, in nats; +Inf where b excludes (-Inf) what a does not.
+// Rounding can make a sum of nearly nothing negative; it is then 0.
+func divergence(a, b []float32) float64 { return divergenceFrom(a, b, logSumExp(a), logSumExp(b)) }
+
+// divergenceFrom is divergence with the log-sum-exp of both rows, which must be finite.
+func divergenceFrom(a, b []float32, la, lb float64) float64 {
 	sum := 0.0
 	for i := range a {
 		pa := float64(a[i]) - la
-		sum += float64(math.Exp(pa) * (pa - (float64(b[i]) - lb)))
+		if p := math.Exp(pa); p > 0 { // a masked id (-Inf) adds nothing
+			sum += float64(p * (pa - (float64(b[i]) - lb)))
+		}
 	}
 	return max(sum, 0)
 }
 
+// logSumExp is log(sum exp(x)); NaN if x holds NaN or +Inf, or nothing but -Inf.
 func logSumExp(x []float32) float64 {
 	top, sum := float64(x[argmax(x)]), 0.0
 	for _, v := range x {

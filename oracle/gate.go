@@ -17,18 +17,12 @@ type Prompt struct {
 	IDs  []int32
 }
 
-// Control is an engine run beside TEST that says what a correct engine would have chosen.
-type Control struct {
-	Kind   ControlKind
-	Label  string // unique among the controls: "int8hu-sym under hf-fp32"
-	Engine engine.Engine
-}
-
 // Setup is what a gate is run on. The engines stay the caller's to close.
 type Setup struct {
 	Ref, Test engine.Engine
 	Controls  []Control
 	Prompts   []Prompt
+	Text      *Text    // scored beside the prompts; may be nil
 	Warnings  []string // known before: "lm_head.weight holds 3 NaN"
 	// Progress, if not nil, is told what is being done and how much of it is done.
 	Progress func(stage string, done, total int)
@@ -36,7 +30,8 @@ type Setup struct {
 
 // Gate asks whether TEST says what REF says. Its parts, in order: which positions REF alone is sure of; whether
 // TEST's top-1 is REF's at each of them when both are fed the prompts and REF's greedy continuation; one decode
-// step of TEST from REF's state; and TEST's own decode path, re-anchored on REF's ids after each token.
+// step of TEST from REF's state; and TEST's own decode path, re-anchored on REF's ids after each token. Then the
+// controls are asked about the flips, and every position is judged.
 //
 // The error is of bad input (inputerr) or of ctx; an engine that fails or cannot show what is needed makes
 // the result INCONCLUSIVE instead. Every position keeps its evidence. See DESIGN section 6.
@@ -62,7 +57,14 @@ func Gate(ctx context.Context, s Setup, p Protocol) (*GateResult, error) {
 			return nil, err
 		}
 	}
+	if err := g.runControls(ctx); err != nil {
+		return nil, err
+	}
+	if err := g.scoreText(ctx); err != nil {
+		return nil, err
+	}
 	g.res.Ref, g.res.Test = describe(s.Ref.Info()), describe(s.Test.Info()) // again: fallbacks were counted meanwhile
+	g.judgeAll()
 	g.count()
 	g.decide()
 	g.res.shown = g.shown()
@@ -99,12 +101,12 @@ func (s *Setup) check(p *Protocol) error {
 		default:
 			return fmt.Errorf("gate: control %q has the unknown kind %q", c.Label, c.Kind)
 		}
-		if c.Engine == nil || labels[c.Label] {
+		if c.Engine == nil && c.Open == nil && c.Same == "" || labels[c.Label] {
 			return fmt.Errorf("gate: control %q has no engine, or another's label", c.Label)
 		}
 		labels[c.Label] = true
 	}
-	return nil
+	return s.Text.check()
 }
 
 // gate is a run in progress.
@@ -116,9 +118,10 @@ type gate struct {
 
 	ref  [][]Seen   // REF over prompt and continuation, [prompt][pos]; nil until qualified
 	gen  [][]Seen   // REF's decode path, [prompt][generated token]
-	ctls [][][]Seen // the same for each control, [control][prompt][pos]
+	ctls [][][]Seen // the same for each control, [control][prompt][pos]: as far as it was run
 
 	tested []Shown // what TEST showed, by part and prompt
+	forced error   // how TEST's teacher forcing ended, which is run beside REF's
 }
 
 func newGate(s Setup, p Protocol) *gate {
@@ -128,14 +131,18 @@ func newGate(s Setup, p Protocol) *gate {
 	for _, name := range []PartName{Qualification, TeacherForced, StateStep, Rollout} {
 		r.Parts = append(r.Parts, Part{Name: name, Status: PartNotRun})
 	}
-	g := &gate{Setup: s, p: p, res: r}
+	g := &gate{Setup: s, p: p, res: r, ctls: make([][][]Seen, len(s.Controls))}
 	if s.Ref == nil || s.Test == nil {
 		return g
 	}
 	g.test = s.Test.Info()
 	r.Ref, r.Test = describe(s.Ref.Info()), describe(g.test)
 	for _, c := range s.Controls {
-		r.Controls = append(r.Controls, ControlInfo{c.Kind, c.Label, describe(c.Engine.Info())})
+		info := ControlInfo{Kind: c.Kind, Label: c.Label, Expected: c.Expected || c.Kind == ControlE, Same: c.Same}
+		if c.Engine != nil {
+			info.Engine = describe(c.Engine.Info())
+		}
+		r.Controls = append(r.Controls, info)
 	}
 	for i, q := range s.Prompts {
 		if q.Name == "" {

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ const gateAll = 17
 func fake(s engine.Engine) *enginetest.Fake { return s.(*enginetest.Fake) }
 
 func control(kind ControlKind, edit func(at enginetest.At, row []float64)) Control {
-	return Control{kind, "the " + string(kind), enginetest.New(gateRows(edit))}
+	return Control{Kind: kind, Label: "the " + string(kind), Engine: enginetest.New(gateRows(edit))}
 }
 
 var gateCases = []gateCase{
@@ -312,13 +313,82 @@ var gateCases = []gateCase{
 			}
 			return nil
 		}},
-	{name: "control-dies", why: "with a control missing, a cause could be missed",
+	{name: "control-dies", why: "with a control missing, the cause of a flip could be missed", ref: gateMargin(0.05), test: gateFlipAll(1, 2),
 		change: func(s *Setup, _ *Protocol) {
 			c := control(ControlQ, nil)
 			fake(c.Engine).Fail = func(enginetest.At) error { return errors.New("gone") }
 			s.Controls = []Control{c}
 		},
-		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: control the Q, teacher forcing: gone", verdicts: map[Verdict]int{}},
+		decision: Inconclusive, headline: "INCONCLUSIVE: an engine is not available: control the Q, teacher forcing: gone", verdicts: map[Verdict]int{Identical: gateAll - 1, Near: 1},
+		check: func(r *GateResult) []string {
+			if !strings.Contains(r.Controls[0].Note, "gone") {
+				return []string{fmt.Sprintf("the control is %+v", r.Controls[0])}
+			}
+			return nil
+		}},
+	{name: "control-not-needed", why: "without a flip there is nothing to explain: no control is opened",
+		change: func(s *Setup, _ *Protocol) {
+			s.Controls = []Control{{Kind: ControlE, Label: "E", Open: func(context.Context) (engine.Engine, error) { return nil, errors.New("opened") }}}
+		},
+		decision: Pass, headline: "SHIP", verdicts: map[Verdict]int{Identical: gateAll}},
+	{name: "control-opened", why: "a flip opens it, closes it, and asks it no further than the last flip", test: gateFlipAll(1, 2),
+		change: func(s *Setup, _ *Protocol) {
+			e := enginetest.New(gateRows(gateFlipAll(1, 2)))
+			s.Controls = []Control{{Kind: ControlE, Label: "E", Open: func(context.Context) (engine.Engine, error) { return e, nil }}}
+		},
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 explained by int8hu-sym and the rounding of coreai-fp16 together", verdicts: map[Verdict]int{Identical: gateAll - 1, QuantRounding: 1},
+		check: func(r *GateResult) (bad []string) {
+			if c := r.Controls[0]; c.Positions != 2 || c.Engine.Engine != "fake" {
+				bad = append(bad, fmt.Sprintf("the control is %+v, want a fake run over 2 positions", c))
+			}
+			for _, e := range r.Positions {
+				if _, ok := e.Controls["E"]; ok != (e.Prompt == 0 && e.Pos < 2) {
+					bad = append(bad, fmt.Sprintf("evidence at %d/%d: %v", e.Prompt, e.Pos, e.Controls))
+				}
+			}
+			return bad
+		}},
+	{name: "controls-everywhere", why: "asked for, they give evidence at every position",
+		change: func(s *Setup, p *Protocol) {
+			s.Controls, p.Controls = []Control{control(ControlC, nil)}, ControlsEverywhere
+		},
+		decision: Pass, headline: "SHIP", verdicts: map[Verdict]int{Identical: gateAll},
+		check: func(r *GateResult) (bad []string) {
+			for _, e := range r.Positions {
+				if e.Controls["the C"] != e.RefID {
+					bad = append(bad, fmt.Sprintf("evidence at %d/%d: %v", e.Prompt, e.Pos, e.Controls))
+				}
+			}
+			return bad
+		}},
+	{name: "control-is-test", why: "TEST is itself the expected conversion: its flips are explained by what it is, and it is not run twice", test: gateFlipAll(1, 2),
+		change:   func(s *Setup, _ *Protocol) { s.Controls = []Control{{Kind: ControlE, Label: "E", Same: RoleTest}} },
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 explained by int8hu-sym and the rounding of coreai-fp16 together", verdicts: map[Verdict]int{Identical: gateAll - 1, QuantRounding: 1}},
+	{name: "control-is-ref", why: "a control that REF is explains no flip", test: gateFlipAll(1, 2),
+		change:   func(s *Setup, _ *Protocol) { s.Controls = []Control{{Kind: ControlC, Label: "C", Same: RoleRef}} },
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 unexplained", verdicts: map[Verdict]int{Identical: gateAll - 1, Defect: 1}},
+	{name: "test-defects-on-its-way", why: "TEST's decode path is held to what the same spec says in teacher forcing",
+		test: func(at enginetest.At, row []float64) {
+			if gateAt(at, 1, 4, enginetest.Generate) {
+				gateFlip(at.Prefix, row, 1)
+			}
+		},
+		change:   func(s *Setup, _ *Protocol) { s.Controls = []Control{{Kind: ControlE, Label: "E", Same: RoleTest}} },
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 unexplained", verdicts: map[Verdict]int{Identical: gateAll - 1, Defect: 1}},
+	{name: "expected-stands-for-E", why: "C in its realisations is the expected conversion where the weights are REF's: their spread makes a flip NEAR",
+		test: gateFlipAll(1, 2),
+		change: func(s *Setup, _ *Protocol) {
+			for _, by := range []float64{0.5, 0.25} {
+				c := control(ControlC, func(at enginetest.At, row []float64) {
+					if gateAt(at, 1, 2) {
+						row[gateSecond(gateLead(at.Prefix))] = 4 - by
+					}
+				})
+				c.Label, c.Expected = fmt.Sprint("C", by), true
+				s.Controls = append(s.Controls, c)
+			}
+		},
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 within the expected conversion's own noise", verdicts: map[Verdict]int{Identical: gateAll - 1, Near: 1}},
 	{name: "no-state-taken", why: "an engine that takes no state: part 3 is not shown, and that is no failure",
 		change:   func(s *Setup, _ *Protocol) { fake(s.Test).Describes.Shows &^= engine.TakeState },
 		decision: Pass, headline: "SHIP", verdicts: map[Verdict]int{Identical: 15}, check: gateStepNotShown("the test engine takes no state")},

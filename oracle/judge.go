@@ -4,20 +4,43 @@ import (
 	"sibyl/engine"
 )
 
-// judge compares one position and keeps all evidence of it. The controls' view is that of their teacher-forced
-// pass in every part: controls are definitions, whose decode path gives what their prefill gives.
+// judgeAll judges every position that TEST showed, by part, prompt and position.
+func (g *gate) judgeAll() {
+	if g.ref == nil {
+		return
+	}
+	for i := range g.tested {
+		for k, s := range g.tested[i].Seen {
+			t := &g.tested[i]
+			g.judge(t.Part, t.Prompt, t.From+k, g.refAt(t.Part, t.Prompt, t.From+k), s)
+		}
+	}
+}
+
+// refAt is what REF showed at a position: in decode along its own path, else in teacher forcing.
+func (g *gate) refAt(part PartName, prompt, pos int) Seen {
+	if part == TeacherForced {
+		return g.ref[prompt][pos]
+	}
+	return g.gen[prompt][pos-(len(g.res.Prompts[prompt].IDs)-1)]
+}
+
+// judge compares one position and keeps all evidence of it.
 func (g *gate) judge(part PartName, prompt, pos int, ref, test Seen) {
-	g.keep(part, prompt, pos, test)
 	c := Case{Ref: ref, Test: test, TestShowsTies: g.test.Shows.Has(engine.TopK), Margin: g.p.margin(&ref), Floor: g.p.Margin}
 	var chose map[string]int32
 	for k, ctl := range g.Controls {
-		s := g.ctls[k][prompt][pos]
+		s, ok := g.controlAt(k, prompt, pos)
+		if !ok || ctl.Kind == ControlNoise {
+			continue
+		}
 		switch ctl.Kind {
 		case ControlQ:
 			c.Q = append(c.Q, s)
 		case ControlC:
 			c.C = append(c.C, s)
-		case ControlE:
+		}
+		if ctl.Kind == ControlE || ctl.Expected {
 			c.E = append(c.E, s)
 		}
 		if chose == nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // qualify is part 1, by REF alone: its greedy continuation of every prompt, then its margin at every position of
-// prompt and continuation. The controls are run over the same texts, so that all evidence is there when TEST comes.
+// prompt and continuation.
 func (g *gate) qualify(ctx context.Context) error {
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]
@@ -29,21 +29,14 @@ func (g *gate) qualify(ctx context.Context) error {
 		}
 		g.gen = append(g.gen, seen)
 	}
-	ref, err := g.scoreAll(ctx, g.Ref, "the reference")
+	ref, err := g.forceBoth(ctx)
 	if err != nil {
+		g.tested = nil // what TEST showed meanwhile has nothing to be held against
 		return err
-	}
-	for _, c := range g.Controls {
-		seen, err := g.scoreAll(ctx, c.Engine, "control "+c.Label)
-		if err != nil {
-			return err
-		}
-		g.ctls = append(g.ctls, seen)
 	}
 	g.ref = ref
 	g.checkRef()
-	g.measureNoise()
-	return nil
+	return g.runNoise(ctx)
 }
 
 // texts are the prompts, each with REF's continuation but its last token, which nothing follows.
@@ -55,9 +48,8 @@ func (g *gate) texts() [][]int32 {
 	return texts
 }
 
-// scoreAll keeps what e shows at every position of the texts, [prompt][pos].
-func (g *gate) scoreAll(ctx context.Context, e engine.Engine, who string) ([][]Seen, error) {
-	texts := g.texts()
+// scoreTexts keeps what e shows at every position of the texts, [text][pos].
+func (g *gate) scoreTexts(ctx context.Context, e engine.Engine, who string, texts [][]int32) ([][]Seen, error) {
 	seen, done, total := make([][]Seen, len(texts)), 0, size(texts)
 	err := score(ctx, e, who, texts, &g.p, func(seq, _ int, s Seen) error {
 		seen[seq] = append(seen[seq], s)
@@ -109,21 +101,37 @@ func (g *gate) warn(format string, args ...any) {
 	g.res.Warnings = append(g.res.Warnings, fmt.Sprintf(format, args...))
 }
 
-// measureNoise is the rms distance of REF's logits to the same model in the other of fp32 and fp64, over the
-// candidates both show. Both ways it measures fp32's rounding, since fp64's is 2^-29 of it.
-func (g *gate) measureNoise() {
+// runNoise runs REF in the other of fp32 and fp64 over all texts.
+func (g *gate) runNoise(ctx context.Context) error {
 	for k, c := range g.Controls {
 		if c.Kind != ControlNoise {
 			continue
 		}
-		ref, twin := g.Ref.Info(), c.Engine.Info()
+		rows, err := g.runControl(ctx, k, g.texts())
+		if err != nil {
+			return err
+		}
+		g.ctls[k], g.res.Controls[k].Positions = rows, size(g.texts())
+	}
+	g.measureNoise()
+	return nil
+}
+
+// measureNoise is the rms distance of REF's logits to the same model in the other of fp32 and fp64, over the
+// candidates both show. Both ways it measures fp32's rounding, since fp64's is 2^-29 of it.
+func (g *gate) measureNoise() {
+	for k, c := range g.Controls {
+		if c.Kind != ControlNoise || g.ctls[k] == nil {
+			continue
+		}
+		ref, twin := g.res.Ref, g.res.Controls[k].Engine
 		if (ref.LogitsDType == "F64") == (twin.LogitsDType == "F64") {
 			g.res.Noise.Source = fmt.Sprintf("not measured: %s and %s are not one fp32 and one fp64", ref.Subject, twin.Subject)
 			continue
 		}
 		sum, n := 0.0, 0
 		for i := range g.ref {
-			for pos := range g.ref[i] {
+			for pos := range min(len(g.ref[i]), len(g.ctls[k][i])) {
 				distances(&g.ref[i][pos], &g.ctls[k][i][pos], func(d float64) {
 					if finite(d) {
 						sum += d * d
@@ -137,19 +145,49 @@ func (g *gate) measureNoise() {
 	}
 }
 
+// forceBoth feeds prompts and REF's continuation to REF and, beside it, to TEST, so that whole rows of logits can be
+// compared without being kept. It gives REF's view; TEST's goes to g.tested, and how it ended to g.forced.
+func (g *gate) forceBoth(ctx context.Context) (ref [][]Seen, err error) {
+	texts := g.texts()
+	ref = make([][]Seen, len(texts))
+	done, total := 0, size(texts)
+	m := newMeter()
+	err, g.forced = beside(ctx, g.Ref, g.Test, texts, &g.p,
+		func(seq int, s Seen) { ref[seq] = append(ref[seq], s) },
+		func(seq, pos int, s Seen, rows *rowPair) {
+			g.keep(TeacherForced, seq, pos, s)
+			if rows != nil {
+				m.add(seq, pos, rows, nextOf(g.res.Prompts[seq].IDs, pos))
+			}
+			done++
+			g.progress("REF and TEST: teacher forcing", done, total)
+		})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range g.tested {
+		for k := range t.Seen {
+			m.same(ref[t.Prompt][k].ID == t.Seen[k].ID)
+		}
+	}
+	g.res.Metrics = m.metrics(g.rowsNote())
+	return ref, nil
+}
+
+// nextOf is the id that follows position pos of ids, -1 at their end: what a perplexity is of.
+func nextOf(ids []int32, pos int) int32 {
+	if pos+1 < len(ids) {
+		return ids[pos+1]
+	}
+	return -1
+}
+
 // teacherForce is part 2: TEST's top-1 at every position of prompt and continuation, fed by prefill.
-func (g *gate) teacherForce(ctx context.Context) error {
+func (g *gate) teacherForce(context.Context) error {
 	if g.ref == nil {
 		return skip{"the reference did not get this far"}
 	}
-	texts := g.texts()
-	done, total := 0, size(texts)
-	return score(ctx, g.Test, "the test engine", texts, &g.p, func(seq, pos int, s Seen) error {
-		g.judge(TeacherForced, seq, pos, g.ref[seq][pos], s)
-		done++
-		g.progress("test: teacher forcing", done, total)
-		return nil
-	})
+	return g.forced
 }
 
 // stateStep is part 3: TEST decodes REF's first token from REF's own state after the prompt, rounded to the types
@@ -187,7 +225,7 @@ func (g *gate) stateStep(ctx context.Context) error {
 		if err != nil {
 			return &breach{"the test engine", "one step from the reference's state", err}
 		}
-		g.judge(StateStep, i, len(q.IDs), g.gen[i][1], see(p, g.test.Shows))
+		g.keep(StateStep, i, len(q.IDs), see(p, g.test.Shows))
 		ran = true
 	}
 	if !ran {
@@ -209,7 +247,7 @@ func (g *gate) rollout(ctx context.Context) error {
 		g.progress("test: greedy rollout", i, len(g.res.Prompts))
 		err := generate(ctx, g.Test, "the test engine", q, q.RefIDs, &g.p, func(k int, s Seen) error {
 			q.TestIDs = append(q.TestIDs, s.ID)
-			g.judge(Rollout, i, len(q.IDs)-1+k, g.gen[i][k], s)
+			g.keep(Rollout, i, len(q.IDs)-1+k, s)
 			return nil
 		})
 		if err != nil {

@@ -30,13 +30,20 @@ type Protocol struct {
 	PathName     string    `json:"path"`          // Path as text; the gate fills it in
 	Accept       []Verdict `json:"accept"`        // QUANT, ROUNDING: flips with that cause become notes
 	Stop         []int32   `json:"stop_ids"`      // ids after which REF's generation ends
+	Controls     string    `json:"controls"`      // where the controls are run: ControlsAtFlips ("") or ControlsEverywhere
 
 	Path engine.Path `json:"-"` // the calls in which texts are consumed: prefill, step, chunk=N
 }
 
+// Where controls are run.
+const (
+	ControlsAtFlips    = "at flips"   // over prompts with a flip, as far as the last: all that a verdict asks
+	ControlsEverywhere = "everywhere" // over all positions: evidence also where there is nothing to explain
+)
+
 // DefaultProtocol is DESIGN section 6: floor 0.1 of the logit gap, half of the positions must qualify.
 func DefaultProtocol() Protocol {
-	return Protocol{Margin: 0.1, Unit: LogitGap, MinQualified: 0.5, MaxTokens: 32, TopK: 8}
+	return Protocol{Margin: 0.1, Unit: LogitGap, MinQualified: 0.5, MaxTokens: 32, TopK: 8, Controls: ControlsAtFlips}
 }
 
 // maxTopK bounds what is kept of each position.
@@ -60,6 +67,9 @@ func (p *Protocol) check() error {
 		return bad("--max-tokens", strconv.Itoa(p.MaxTokens), "a number >= 0")
 	case p.TopK < 2 || p.TopK > maxTopK:
 		return bad("top-k", strconv.Itoa(p.TopK), fmt.Sprintf("2 to %d: a margin needs two", maxTopK))
+	}
+	if p.Controls != "" && p.Controls != ControlsAtFlips && p.Controls != ControlsEverywhere {
+		return bad("controls", inputerr.Clip(p.Controls, 40), ControlsAtFlips+" or "+ControlsEverywhere)
 	}
 	for _, v := range p.Accept {
 		if v != Quant && v != Rounding {

@@ -146,11 +146,15 @@ func describe(i engine.Info) EngineInfo {
 		WeightsSHA256: i.WeightsSHA256, ConfigSHA256: i.ConfigSHA256, Fallbacks: i.Fallbacks}
 }
 
-// ControlInfo describes one control.
+// ControlInfo describes one control. Engine is empty if it was never needed.
 type ControlInfo struct {
-	Kind   ControlKind `json:"kind"`
-	Label  string      `json:"label"`
-	Engine EngineInfo  `json:"engine"`
+	Kind      ControlKind `json:"kind"`
+	Label     string      `json:"label"`
+	Expected  bool        `json:"expected_conversion"` // one of its realisations
+	Same      Role        `json:"same_as,omitempty"`   // REF or TEST: it would only repeat that side
+	Positions int         `json:"positions"`           // how many it was run over
+	Note      string      `json:"note,omitempty"`      // how it failed
+	Engine    EngineInfo  `json:"engine"`
 }
 
 // gateSchema names the form of a GateResult.
@@ -173,6 +177,8 @@ type GateResult struct {
 	Parts    []Part          `json:"parts"`
 	Verdicts map[Verdict]int `json:"verdicts"` // over all positions of all parts
 	Noise    Noise           `json:"ref_noise"`
+	Metrics  Metrics         `json:"metrics"` // of the teacher-forced prompts and continuations
+	Text     *TextResult     `json:"text,omitempty"`
 	Prompts  []PromptResult  `json:"prompts"`
 	// Positions holds every judged position, by part, prompt and pos.
 	Positions []Evidence `json:"positions"`

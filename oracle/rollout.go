@@ -43,20 +43,27 @@ func generate(ctx context.Context, e engine.Engine, who string, q *PromptResult,
 
 // score is teacher forcing of e over texts as one ragged batch.
 func score(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, each func(seq, pos int, s Seen) error) error {
+	shows := e.Info().Shows
+	return scoreWant(ctx, e, who, texts, engine.Want{TopK: p.candidates(shows), Path: p.Path}, func(q *engine.Position) error {
+		return each(q.Seq, q.Pos, see(q, shows))
+	})
+}
+
+// scoreWant is teacher forcing of e over texts that trusts e with nothing: each position must come once and in order.
+func scoreWant(ctx context.Context, e engine.Engine, who string, texts [][]int32, want engine.Want, each func(*engine.Position) error) error {
 	prompts := make([]engine.Prompt, len(texts))
 	next, left := make([]int, len(texts)), 0
 	for i, ids := range texts {
 		prompts[i].IDs = ids
 		left += len(ids)
 	}
-	shows := e.Info().Shows
-	err := e.Score(ctx, prompts, engine.Want{TopK: p.candidates(shows), Path: p.Path}, func(q *engine.Position) error {
+	err := e.Score(ctx, prompts, want, func(q *engine.Position) error {
 		if q.Seq < 0 || q.Seq >= len(texts) || q.Pos != next[q.Seq] || q.Pos >= len(texts[q.Seq]) {
 			return fmt.Errorf("showed position %d of prompt %d out of turn", q.Pos, q.Seq)
 		}
 		next[q.Seq]++
 		left--
-		return each(q.Seq, q.Pos, see(q, shows))
+		return each(q)
 	})
 	if err == nil && left > 0 {
 		err = fmt.Errorf("left out %d positions", left)

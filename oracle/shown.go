@@ -207,10 +207,10 @@ func (g *gate) shown() []Shown {
 	}
 	out = append(out, g.tested...)
 	for k, c := range g.Controls {
-		if k >= len(g.ctls) {
-			break // it broke off before
-		}
 		for i, row := range g.ctls[k] {
+			if len(row) == 0 {
+				continue // it was not needed there
+			}
 			out = append(out, Shown{By: RoleControl, Control: c.Label, Part: TeacherForced, Prompt: i, Seen: row})
 		}
 	}
