@@ -1,9 +1,12 @@
 package refcache
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -21,8 +24,9 @@ type Identity struct {
 }
 
 // Engine answers from the store what is there and asks the engine it wraps for the rest. Kept are ids, ties, the
-// largest logits and the log-sum-exp of texts scored and of greedy or forced decode paths, and states after a prompt.
-// Calls for rows of logits, taps, sampling, position ids or a state to begin from go through.
+// largest logits and the log-sum-exp of texts scored and of greedy or forced decode paths, whole rows of logits of
+// texts scored with them (up to maxRows a text), and states after a prompt. Calls for taps, sampling, position ids or
+// a state to begin from go through.
 type Engine struct {
 	inner  engine.Engine
 	store  *Store
@@ -67,40 +71,58 @@ type record struct {
 	Shown oracle.Shown `json:"shown"`
 }
 
-// load gives what is kept under k if it is about ids and shows topK candidates. A record of a decode path may hold
-// more tokens than ids: it begins with them.
-func (e *Engine) load(k key, ids []int32, topK int) ([]oracle.Seen, bool) {
+// maxRows bounds the rows of logits kept of a text: 256 MB are 270 positions of a vocabulary of 248,320.
+const maxRows = 256 << 20
+
+// rowBytes is how many bytes the rows of a text take, 0 if they are not asked for.
+func (e *Engine) rowBytes(logits bool, ids []int32) int64 {
+	if !logits {
+		return 0
+	}
+	return 4 * int64(e.info.VocabSize) * int64(len(ids))
+}
+
+// load gives what is kept under k if it is about ids and shows topK candidates; rows are the rows of logits after it,
+// of that many bytes. A record of a decode path may hold more tokens than ids: it begins with them.
+func (e *Engine) load(k key, ids []int32, topK int, rowBytes int64) (shown []oracle.Seen, rows []byte, ok bool) {
 	data, ok := e.store.get(k)
 	if !ok {
-		return nil, false
+		return nil, nil, false
 	}
+	line, rows, _ := bytes.Cut(data, []byte("\n"))
 	var r record
 	why := ""
-	switch err := json.Unmarshal(data, &r); {
+	switch err := json.Unmarshal(line, &r); {
 	case err != nil:
 		why = err.Error()
 	case len(r.IDs) < len(ids) || !slices.Equal(r.IDs[:len(ids)], ids) || r.Shown.From+len(r.Shown.Seen) != len(r.IDs):
 		why = "it is about other ids"
 	case slices.ContainsFunc(r.IDs, func(id int32) bool { return id < 0 || int(id) >= e.info.VocabSize }):
 		why = "its ids are not of this vocabulary"
+	case int64(len(rows)) != rowBytes:
+		why = fmt.Sprintf("it holds %d bytes of logits, want %d", len(rows), rowBytes)
 	}
 	if why != "" {
 		e.store.distrust(e.store.path(k), why)
-		return nil, false
+		return nil, nil, false
 	}
 	for i := range r.Shown.Seen {
 		if e.info.Shows.Has(engine.TopK) && len(r.Shown.Seen[i].Top) < min(max(2, topK), e.info.VocabSize) {
-			return nil, false // fewer candidates were asked for then
+			return nil, nil, false // fewer candidates were asked for then
 		}
 	}
-	return r.Shown.Seen, true
+	return r.Shown.Seen, rows, true
 }
 
-func (e *Engine) save(k key, part oracle.PartName, from int, ids []int32, seen []oracle.Seen) {
-	data, err := json.Marshal(record{IDs: ids, Shown: oracle.Shown{By: oracle.RoleRef, Part: part, From: from, Seen: seen}})
+// save keeps what was shown of ids, and the rows of logits behind it.
+func (e *Engine) save(k key, part oracle.PartName, from int, ids []int32, shown []oracle.Seen, rows []byte) {
+	data, err := json.Marshal(record{IDs: ids, Shown: oracle.Shown{By: oracle.RoleRef, Part: part, From: from, Seen: shown}})
 	if err != nil {
 		e.store.warn("reference cache: not written: " + err.Error())
 		return
+	}
+	if rows != nil {
+		data = append(append(data, '\n'), rows...)
 	}
 	e.store.put(k, data)
 }
@@ -130,14 +152,13 @@ func (e *Engine) through(logits bool, taps engine.Sink, from, final *engine.Stat
 // Score implements engine.Engine. Texts that are not there are run as one batch, before the known ones are shown: what
 // cannot be run is then refused before anything is shown.
 func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
-	if e.through(want.Logits, want.Taps, want.State, want.FinalState, want.Path, prompts...) || want.TopK > 0 && !e.info.Shows.Has(engine.TopK) {
+	if e.through(false, want.Taps, want.State, want.FinalState, want.Path, prompts...) || e.notShown(want.TopK, want.Logits) {
 		return e.inner.Score(ctx, prompts, want, each)
 	}
 	known := make([][]oracle.Seen, len(prompts))
 	var run []int
 	for i, p := range prompts {
-		var ok bool
-		if known[i], ok = e.load(e.textKey("text", want.Path, p.IDs), p.IDs, want.TopK); !ok {
+		if known[i], _ = e.text(p.IDs, want); known[i] == nil {
 			run = append(run, i)
 		}
 	}
@@ -148,17 +169,68 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 	}
 	e.store.count(func(t *Stats) { t.Known += len(prompts) - len(run); t.Run += len(run) })
 	for i, p := range prompts {
-		for pos := max(0, want.From); known[i] != nil && pos < len(p.IDs); pos++ {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("reference cache stopped at position %d of prompt %d: %w", pos, i, err)
-			}
-			q := position(&known[i][pos], i, pos, want.TopK)
-			if err := each(&q); err != nil {
-				return err
-			}
+		if known[i] == nil {
+			continue
+		}
+		if err := e.show(ctx, i, p.IDs, want, each); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// notShown says that the engine itself must refuse.
+func (e *Engine) notShown(topK int, logits bool) bool {
+	return topK > 0 && !e.info.Shows.Has(engine.TopK) || logits && !e.info.Shows.Has(engine.Logits)
+}
+
+// scored is the key of a text that was scored, with rows of logits or without.
+func (e *Engine) scored(ids []int32, want engine.Want) key {
+	if want.Logits {
+		return e.textKey("rows", want.Path, ids)
+	}
+	return e.textKey("text", want.Path, ids)
+}
+
+// text gives what is kept of a text.
+func (e *Engine) text(ids []int32, want engine.Want) ([]oracle.Seen, []byte) {
+	n := e.rowBytes(want.Logits, ids)
+	if n > maxRows {
+		return nil, nil
+	}
+	shown, rows, _ := e.load(e.scored(ids, want), ids, want.TopK, n)
+	return shown, rows
+}
+
+// show shows a text that is kept. Its rows are read a second time, so that those of all texts are never in memory at
+// once; each reading checks the whole file.
+func (e *Engine) show(ctx context.Context, seq int, ids []int32, want engine.Want, each func(*engine.Position) error) error {
+	shown, rows := e.text(ids, want)
+	if shown == nil {
+		return fmt.Errorf("reference cache: what was kept of prompt %d has gone while it was used", seq)
+	}
+	for pos := max(0, want.From); pos < len(ids); pos++ {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("reference cache stopped at position %d of prompt %d: %w", pos, seq, err)
+		}
+		p := position(&shown[pos], seq, pos, want.TopK)
+		if want.Logits {
+			p.Logits = floats(rows, pos, e.info.VocabSize)
+		}
+		if err := each(&p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// floats is row pos of [positions, vocab] float32, little endian.
+func floats(rows []byte, pos, vocab int) []float32 {
+	out := make([]float32, vocab)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(rows[4*(pos*vocab+i):]))
+	}
+	return out
 }
 
 // scoreRest runs the texts that are not kept. Each is kept as soon as its last position is shown, so that a long job
@@ -168,24 +240,28 @@ func (e *Engine) scoreRest(ctx context.Context, prompts []engine.Prompt, run []i
 	for k, i := range run {
 		rest[k] = prompts[i]
 	}
-	rows := make([][]oracle.Seen, len(run))
+	shown, rows := make([][]oracle.Seen, len(run)), make([][]byte, len(run))
 	return e.inner.Score(ctx, rest, want, func(p *engine.Position) error {
 		k := p.Seq
 		if k < 0 || k >= len(run) {
 			return fmt.Errorf("the engine showed a position of prompt %d of %d", k, len(run))
 		}
 		ids := rest[k].IDs
-		if p.Pos == len(rows[k]) {
-			rows[k] = append(rows[k], seen(p))
+		keep := p.Pos == len(shown[k]) && e.rowBytes(want.Logits, ids) <= maxRows
+		if keep {
+			shown[k] = append(shown[k], seen(p))
+			for _, x := range p.Logits {
+				rows[k] = binary.LittleEndian.AppendUint32(rows[k], math.Float32bits(x))
+			}
 		}
 		q := *p
 		q.Seq = run[k]
 		if err := each(&q); err != nil {
 			return err
 		}
-		if p.Pos == len(ids)-1 && len(rows[k]) == len(ids) {
-			e.save(e.textKey("text", want.Path, ids), oracle.TeacherForced, 0, ids, rows[k])
-			rows[k] = nil
+		if keep && p.Pos == len(ids)-1 {
+			e.save(e.scored(ids, want), oracle.TeacherForced, 0, ids, shown[k], rows[k])
+			shown[k], rows[k] = nil, nil
 		}
 		return nil
 	})
@@ -197,7 +273,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if opt.Force != nil {
 		n = len(opt.Force)
 	}
-	if e.through(opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState, opt.Path, prompt) || opt.TopK > 0 && !e.info.Shows.Has(engine.TopK) ||
+	if e.through(opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState, opt.Path, prompt) || e.notShown(opt.TopK, false) ||
 		n <= 0 || n > e.info.MaxPositions-len(prompt.IDs)+1 {
 		return e.inner.Generate(ctx, prompt, opt, each)
 	}
@@ -205,7 +281,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if opt.Force != nil {
 		k["forced"] = idsKey(opt.Force[:n-1]) // the last one is not consumed
 	}
-	if known, ok := e.load(k, prompt.IDs, opt.TopK); ok {
+	if known, _, ok := e.load(k, prompt.IDs, opt.TopK, 0); ok {
 		if known, ok = enough(known, n, opt); ok {
 			e.store.count(func(t *Stats) { t.Known++ })
 			return e.replay(ctx, known, prompt, opt, each)
@@ -221,7 +297,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		return each(t)
 	})
 	if err == nil && len(row) > 0 {
-		e.save(k, oracle.Rollout, len(prompt.IDs)-1, ids, row)
+		e.save(k, oracle.Rollout, len(prompt.IDs)-1, ids, row, nil)
 	}
 	return err
 }

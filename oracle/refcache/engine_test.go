@@ -114,11 +114,13 @@ func gateCalls(t *testing.T, e engine.Engine, topK, tokens int) string {
 		fmt.Fprintf(&b, "%v\n", st)
 	}
 	rows := make([]string, len(prompts))
-	if err := e.Score(t.Context(), prompts, engine.Want{TopK: topK}, func(p *engine.Position) error {
-		rows[p.Seq] += fmt.Sprintf("%+v\n", *p)
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+	for _, logits := range []bool{false, true} {
+		if err := e.Score(t.Context(), prompts, engine.Want{TopK: topK, Logits: logits}, func(p *engine.Position) error {
+			rows[p.Seq] += fmt.Sprintf("%+v\n", *p)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return b.String() + strings.Join(rows, "")
 }
@@ -285,10 +287,10 @@ func TestDamage(t *testing.T) {
 			c, _ := newCounting()
 			want := gateCalls(t, open(t, dir, nil).Wrap(c, id), 8, 6)
 			files, err := filepath.Glob(filepath.Join(dir, "*.ref"))
-			if err != nil || len(files) != 6 {
-				t.Fatalf("%d files, %v; want 2 texts, 2 decode paths, 2 states", len(files), err)
+			if err != nil || len(files) != 8 {
+				t.Fatalf("%d files, %v; want 2 texts, 2 with rows, 2 decode paths, 2 states", len(files), err)
 			}
-			for _, kind := range []string{"text-", "decode-", "state-"} {
+			for _, kind := range []string{"text-", "rows-", "decode-", "state-"} {
 				path := files[slices.IndexFunc(files, func(f string) bool { return strings.HasPrefix(filepath.Base(f), kind) })]
 				tt.damage(t, path, files)
 				var warnings []string
@@ -325,8 +327,8 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 6 {
-		t.Errorf("left behind: %q, want 6 files", left)
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 8 {
+		t.Errorf("left behind: %q, want 8 files", left)
 	}
 }
 
