@@ -27,29 +27,43 @@ func dotFast(a, b []float32) float32 {
 	return (s0 + s1) + (s2 + s3)
 }
 
-// dotBF16 is the row's dot product without a copy of the row: one 8-byte load holds four weights.
+// dotBF16 is the row's dot product without a copy of the row: one 8-byte load holds four weights. Four chains, since
+// more do not fit the registers and spill, in blocks that join a total.
 func dotBF16(x []float32, p []byte) float32 {
-	var s0, s1, s2, s3, s4, s5, s6, s7 float32
+	var sum float32
+	for len(x) > rowChain {
+		sum += chainBF16(x[:rowChain], p)
+		x, p = x[rowChain:], p[2*rowChain:]
+	}
+	return sum + chainBF16(x, p)
+}
+
+// rowChain is the block of dotBF16: long enough that the calls cost nothing.
+const rowChain = 512
+
+func chainBF16(x []float32, p []byte) float32 {
+	var s0, s1, s2, s3 float32
 	n := len(x)
 	p = p[:2*n]
 	i := 0
 	for ; i+7 < n; i += 8 {
 		y := x[i : i+8 : i+8]
 		q := p[2*i : 2*i+16 : 2*i+16]
-		u, v := binary.LittleEndian.Uint64(q), binary.LittleEndian.Uint64(q[8:])
+		u := binary.LittleEndian.Uint64(q)
 		s0 += math.Float32frombits(uint32(u)<<16) * y[0]
 		s1 += math.Float32frombits(uint32(u)&0xffff0000) * y[1]
 		s2 += math.Float32frombits(uint32(u>>32)<<16) * y[2]
 		s3 += math.Float32frombits(uint32(u>>32)&0xffff0000) * y[3]
-		s4 += math.Float32frombits(uint32(v)<<16) * y[4]
-		s5 += math.Float32frombits(uint32(v)&0xffff0000) * y[5]
-		s6 += math.Float32frombits(uint32(v>>32)<<16) * y[6]
-		s7 += math.Float32frombits(uint32(v>>32)&0xffff0000) * y[7]
+		u = binary.LittleEndian.Uint64(q[8:])
+		s0 += math.Float32frombits(uint32(u)<<16) * y[4]
+		s1 += math.Float32frombits(uint32(u)&0xffff0000) * y[5]
+		s2 += math.Float32frombits(uint32(u>>32)<<16) * y[6]
+		s3 += math.Float32frombits(uint32(u>>32)&0xffff0000) * y[7]
 	}
 	for ; i < n; i++ {
 		s0 += precision.BF16ToF32(binary.LittleEndian.Uint16(p[2*i:])) * x[i]
 	}
-	return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+	return (s0 + s1) + (s2 + s3)
 }
 
 // dotF16 is dotBF16 for binary16, by table.
