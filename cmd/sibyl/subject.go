@@ -10,6 +10,7 @@ import (
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/precision"
+	"sibyl/quant"
 )
 
 // Subject is what a verb works on: [MODEL][@part,part...]. Parts that were left out are "".
@@ -183,7 +184,7 @@ func (e *missingError) Error() string { return e.cause.Error() }
 func (e *missingError) Unwrap() error { return e.cause }
 
 // What of partTable's contracts and schemes this build serves, held to its goldens. Engines say so themselves.
-var builtContracts, builtSchemes = precision.Names(), []string(nil)
+var builtContracts, builtSchemes = precision.Names(), quant.Names()
 
 // missing says what of s is not in this build, nil if nothing.
 func (s Subject) missing() error {
@@ -198,13 +199,10 @@ func (s Subject) missing() error {
 		name string
 	}{{partEngine, s.Engine}, {partContract, s.Contract}, {partScheme, s.Scheme}, {partMode, s.Mode}} {
 		kind, name := chosen.kind, chosen.name
-		if name == "" || slices.Contains(have[kind], name) || strings.HasPrefix(name, "contract:") {
+		if name == "" || slices.Contains(have[kind], name) || strings.HasPrefix(name, "contract:") || strings.HasPrefix(name, "recipe:") {
 			continue
 		}
 		want, do := "one of "+strings.Join(have[kind], ", "), "choose one of these or leave it out"
-		if len(have[kind]) == 0 {
-			want, do = "none: weights are used as stored", "leave it out"
-		}
 		return &missingError{kind: kind, cause: &inputerr.Error{
 			File: "subject " + inputerr.Clip(s.Text, 80), Field: "@" + name,
 			Found: article(string(kind)) + " that is not in this build yet", Want: want, Do: do,
