@@ -9,14 +9,14 @@ import (
 	"sibyl/engine"
 )
 
-// maxHeld bounds the rows of logits that one engine shows before the other: 64 of the family's vocabulary of 248,320.
-const maxHeld = 64 << 20
+// MaxHeld bounds, in bytes, the rows of logits that one engine shows before the other: 64 of the family's vocabulary of 248,320.
+const MaxHeld = 64 << 20
 
 // rowPair is the logits of one position by both engines, [vocab] each, valid during a call only.
 type rowPair struct{ a, b []float32 }
 
 // beside is teacher forcing of two engines over the same texts, side by side where both show whole rows: a row of one
-// waits for that of the other, in at most maxHeld bytes, so that no input is too long to be compared row by row. onA
+// waits for that of the other, in at most MaxHeld bytes, so that no input is too long to be compared row by row. onA
 // and onB are told what each shows, from two goroutines; onB gets the rows, if both show them. If b ends early, a goes
 // on alone; if a does, b's error is a skip. Texts are cut into batches whose rows fit, or of one text.
 func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protocol,
@@ -86,11 +86,11 @@ func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protoco
 // errAlone ends the second engine when the first has ended.
 var errAlone = errors.New("the other engine has ended")
 
-// batchEnd is the end of a batch that begins at lo: as many texts as have their rows in maxHeld, at least one.
+// batchEnd is the end of a batch that begins at lo: as many texts as have their rows in MaxHeld, at least one.
 func batchEnd(texts [][]int32, lo, rowBytes int) int {
 	hi, held := lo, 0
 	for hi < len(texts) {
-		if held += len(texts[hi]) * rowBytes; held > maxHeld && hi > lo {
+		if held += len(texts[hi]) * rowBytes; held > MaxHeld && hi > lo {
 			break
 		}
 		hi++
@@ -122,7 +122,7 @@ func newMeeting() *meeting {
 func (m *meeting) put(seq, pos int, row []float32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for !m.left && !m.asked && m.held > 0 && m.held+4*len(row) > maxHeld {
+	for !m.left && !m.asked && m.held > 0 && m.held+4*len(row) > MaxHeld {
 		m.moved.Wait()
 	}
 	if m.left {

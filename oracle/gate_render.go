@@ -17,6 +17,7 @@ func (r *GateResult) Render(w io.Writer, text func(ids []int32) string) error {
 	fmt.Fprintf(&b, "%s\n\n", ascii(r.Headline))
 	r.renderSetup(&b)
 	r.renderParts(&b)
+	r.renderMetrics(&b)
 	r.renderFlips(&b, text)
 	for _, warning := range r.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", ascii(warning))
@@ -32,9 +33,12 @@ func (r *GateResult) Render(w io.Writer, text func(ids []int32) string) error {
 func (r *GateResult) renderSetup(b *strings.Builder) {
 	rows := [][]string{engineRow("REF", r.Ref), engineRow("TEST", r.Test)}
 	for _, c := range r.Controls {
-		rows = append(rows, engineRow(string(c.Kind), c.Engine))
+		if c.Kind == ControlNoise {
+			rows = append(rows, engineRow(string(c.Kind), c.Engine))
+		}
 	}
 	columns(b, "lllll", rows)
+	r.renderControls(b)
 	prompts, generated := 0, 0
 	for _, q := range r.Prompts {
 		prompts += len(q.IDs)
@@ -51,6 +55,46 @@ func (r *GateResult) renderSetup(b *strings.Builder) {
 		fmt.Fprintf(b, "; flips accepted as notes: %s", joinVerdicts(p.Accept))
 	}
 	fmt.Fprintf(b, "\nREF's own fp32-to-fp64 noise: %s\n\n", ascii(r.noise()))
+}
+
+// renderControls says what could explain a flip, and which of it was run.
+func (r *GateResult) renderControls(b *strings.Builder) {
+	var rows [][]string
+	ran := false
+	for _, c := range r.Controls {
+		if c.Kind == ControlNoise {
+			continue
+		}
+		state := "not needed: no flip"
+		switch {
+		case c.Note != "":
+			state = "failed: " + c.Note
+		case c.Same != "":
+			state = "is " + string(c.Same) + " itself"
+		case c.Positions > 0:
+			state, ran = "run over "+plural(c.Positions, "position"), true
+		}
+		failed := c.Note != ""
+		ran = ran || failed
+		rows = append(rows, []string{"control", ascii(c.Label), ascii(state)})
+	}
+	switch {
+	case len(rows) == 0:
+	case !ran && r.flips() == 0:
+		fmt.Fprintf(b, "%s at hand to explain a flip, none was needed\n\n", plural(len(rows), "control"))
+	default:
+		columns(b, "lll", rows)
+	}
+}
+
+// flips counts the positions, by part, that are flips.
+func (r *GateResult) flips() (n int) {
+	for v, count := range r.Verdicts {
+		if v.Flip() {
+			n += count
+		}
+	}
+	return n
 }
 
 func engineRow(role string, e EngineInfo) []string {
@@ -108,19 +152,82 @@ func (r *GateResult) renderParts(b *strings.Builder) {
 	b.WriteString("\n\n")
 }
 
-// renderFlips lists every flip; those of REF's below the floor are reported, not judged.
+// renderMetrics says how far TEST's distribution is from REF's.
+func (r *GateResult) renderMetrics(b *strings.Builder) {
+	if r.Metrics.Positions == 0 && r.Text == nil {
+		return
+	}
+	rows := [][]string{{"beside REF", "positions", "same top-1", "KL mean", "KL worst", "at", "perplexity", "of REF", "tokens", ""}}
+	add := func(what string, m *Metrics, at string) {
+		note := ascii(m.Note)
+		if m.KLInfinite > 0 {
+			note = strings.TrimPrefix(note+"; KL infinite at "+plural(m.KLInfinite, "position"), "; ")
+		}
+		tokens := "-"
+		if m.Predicted > 0 {
+			tokens = strconv.Itoa(m.Predicted)
+		}
+		rows = append(rows, []string{what, strconv.Itoa(m.Positions), percent(m.Top1, m.Positions), number(m.KLMean, "%.3g"),
+			number(m.KLWorst, "%.3g"), at, number(m.TestPPL, "%.4f"), change(m.PPLChange), tokens, note})
+	}
+	if m := &r.Metrics; m.Positions > 0 {
+		at := "-"
+		if len(m.KLWorstAt) == 2 && m.KLWorstAt[0] < len(r.Prompts) {
+			at = fmt.Sprintf("%s %d", ascii(r.Prompts[m.KLWorstAt[0]].Name), m.KLWorstAt[1])
+		}
+		add("prompts", m, at)
+	}
+	if t := r.Text; t != nil {
+		at := "-"
+		if k := t.Metrics.KLWorstAt; len(k) == 2 {
+			at = fmt.Sprintf("token %d", k[0]*t.Window+k[1])
+		}
+		add(fmt.Sprintf("%s, windows of %d", ascii(t.Name), t.Window), &t.Metrics, at)
+	}
+	columns(b, "lrrrrlrrrl", rows)
+}
+
+// change is a ratio's distance from 1, in percent.
+func change(x *float64) string {
+	if x == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%+.3f %%", 100**x)
+}
+
+// partNumbers are how the parts are called in the table of flips.
+var partNumbers = map[PartName]string{TeacherForced: "2", StateStep: "3", Rollout: "4"}
+
+// renderFlips lists every flip, once for all parts that met it alike; those of REF's below the floor are reported, not
+// judged.
 func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) {
-	rows := [][]string{{"prompt", "pos", "part", "REF -> TEST", "text", "logit gap", "prob gap", "ULPs", "noise", "verdict"}}
+	rows := [][]string{{"prompt", "pos", "part", "REF -> TEST", "text", "logit gap", "prob gap", "ULPs", "noise", "explained by", "verdict"}}
+	type flip struct {
+		prompt, pos int
+		id          int32
+		verdict     Verdict
+		why         string
+	}
+	seen := map[flip]int{}
 	left := 0
 	for i := range r.Positions {
 		e := &r.Positions[i]
 		if !e.Verdict.Flip() {
 			continue
 		}
+		f := flip{e.Prompt, e.Pos, e.TestID, e.Verdict, e.Why}
+		if at, ok := seen[f]; ok {
+			if at > 0 {
+				rows[at][2] += "," + partNumbers[e.Part]
+			}
+			continue
+		}
 		if len(rows) > maxFlipRows {
+			seen[f] = 0
 			left++
 			continue
 		}
+		seen[f] = len(rows)
 		verdict := string(e.Verdict) + ": " + ascii(e.Why)
 		switch {
 		case e.Accepted && e.Qualified:
@@ -128,9 +235,9 @@ func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) 
 		case !e.Qualified && e.Verdict != Defect:
 			verdict += " (not judged)"
 		}
-		rows = append(rows, []string{ascii(r.Prompts[e.Prompt].Name), strconv.Itoa(e.Pos), string(e.Part),
+		rows = append(rows, []string{ascii(r.Prompts[e.Prompt].Name), strconv.Itoa(e.Pos), partNumbers[e.Part],
 			fmt.Sprintf("%d -> %d", e.RefID, e.TestID), pieces(text, e.RefID, e.TestID),
-			number(e.LogitGap, "%.4f"), number(e.ProbGap, "%.4f"), number(e.GapULPs, "%.3g"), number(e.GapNoise, "%.3g"), verdict})
+			number(e.LogitGap, "%.4f"), number(e.ProbGap, "%.4f"), number(e.GapULPs, "%.3g"), number(e.GapNoise, "%.3g"), r.explainers(e), verdict})
 	}
 	if len(rows) == 1 {
 		return
@@ -138,10 +245,33 @@ func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) 
 	if text == nil {
 		rows[0][4] = ""
 	}
-	columns(b, "lrlllrrrrl", rows)
+	columns(b, "lrlllrrrrll", rows)
 	if left > 0 {
 		fmt.Fprintf(b, "and %d more flips; --json lists them all\n\n", left)
 	}
+}
+
+// explainers counts the controls that give TEST's id, by kind: "Q 1/1, C 0/1, E 6/6".
+func (r *GateResult) explainers(e *Evidence) string {
+	var out []string
+	for _, kind := range []ControlKind{ControlQ, ControlC, ControlE} {
+		give, of := 0, 0
+		for _, c := range r.Controls {
+			if id, ok := e.Controls[c.Label]; ok && c.Kind == kind {
+				of++
+				if id == e.TestID {
+					give++
+				}
+			}
+		}
+		if of > 0 {
+			out = append(out, fmt.Sprintf("%s %d/%d", kind, give, of))
+		}
+	}
+	if len(out) == 0 {
+		return "-"
+	}
+	return strings.Join(out, " ")
 }
 
 // pieces is the text of both ids, quoted in ASCII.
