@@ -15,8 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-
-	"github.com/google/renameio/v2"
 )
 
 func main() {
@@ -32,7 +30,7 @@ func main() {
 	text := r.document()
 	if *out == "" {
 		os.Stdout.Write(text)
-	} else if err := renameio.WriteFile(*out, text, 0o644); err != nil {
+	} else if err := os.WriteFile(*out, text, 0o666); err != nil {
 		fmt.Fprintln(os.Stderr, "accuracy:", err)
 		os.Exit(2)
 	}
