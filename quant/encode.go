@@ -83,12 +83,18 @@ func (u *unit) encode(ctx context.Context, threads int, put sink, done func(int6
 	return out, sum, err
 }
 
-// pieces works on a batch of pieces at a time and hands them over in order.
-func (u *unit) pieces(ctx context.Context, threads int, take func(*piece) error) error {
+// step is how many rows a piece has: whole blocks.
+func (u *unit) step() int {
 	step := max(1, pieceElems/u.cols)
 	if u.spec.Format.Quantized() && u.spec.Axis == 0 {
 		step = max(1, step/u.spec.Block) * u.spec.Block
 	}
+	return step
+}
+
+// pieces works on a batch of pieces at a time and hands them over in order.
+func (u *unit) pieces(ctx context.Context, threads int, take func(*piece) error) error {
+	step := u.step()
 	var batch []*piece
 	flush := func() error {
 		var g errgroup.Group

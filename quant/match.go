@@ -7,6 +7,7 @@ import (
 
 	"sibyl/config"
 	"sibyl/internal/inputerr"
+	"sibyl/internal/strictyaml"
 )
 
 // matcher applies a scheme tensor by tensor and remembers which patterns were of use.
@@ -34,7 +35,7 @@ func (m *matcher) spec(r config.Role, layer int) (Spec, error) {
 	first := -1
 	for i, rule := range m.s.rules {
 		for k, p := range rule.match {
-			if matches(p, role) || matches(p, full) {
+			if matches(p.Text, role) || matches(p.Text, full) {
 				m.used[i][k] = true
 				if first < 0 {
 					first, m.won[i] = i, true
@@ -50,10 +51,15 @@ func (m *matcher) spec(r config.Role, layer int) (Spec, error) {
 	}
 	spec := m.s.rules[first].spec
 	if spec.Format.Quantized() && partOf(r) == rest {
-		return Spec{}, &inputerr.Error{File: m.s.File, Field: fmt.Sprintf("rules[%d]", first), Found: fmt.Sprintf("%s for %s", spec, full),
+		return Spec{}, &inputerr.Error{File: m.s.at(first, 0), Field: fmt.Sprintf("rules[%d]", first), Found: fmt.Sprintf("%s for %s", spec, full),
 			Want: "projections, experts, lm_head or embed_tokens only", Do: `norms, conv1d, A_log, dt_bias, router and shared_expert_gate are never quantized: match "*_proj*", or put a rule with scheme fp16 before it`}
 	}
 	return spec, nil
+}
+
+// at is the line of a rule's pattern, for messages.
+func (s *Scheme) at(rule, pattern int) string {
+	return strictyaml.At(s.File, s.rules[rule].match[pattern].Line)
 }
 
 // matches is path.Match, with or without ".weight"; the patterns were checked and names hold no slash.
@@ -68,12 +74,12 @@ func (m *matcher) unused(s *Scheme) error {
 	for i, used := range m.used {
 		for k, ok := range used {
 			if !ok {
-				return &inputerr.Error{File: s.File, Field: fmt.Sprintf("rules[%d].match", i), Found: inputerr.Clip(s.rules[i].match[k], 80) + ", which matches no tensor of this model",
+				return &inputerr.Error{File: s.at(i, k), Field: fmt.Sprintf("rules[%d].match", i), Found: inputerr.Clip(s.rules[i].match[k].Text, 80) + ", which matches no tensor of this model",
 					Want: "a role or a name with wildcards", Do: `inspect --tensors lists names; leave the prefix "model.language_model." out`}
 			}
 		}
 		if !m.won[i] {
-			return &inputerr.Error{File: s.File, Field: fmt.Sprintf("rules[%d]", i), Found: "a rule that is never the first to match", Want: "rules in the order of their precedence",
+			return &inputerr.Error{File: s.at(i, 0), Field: fmt.Sprintf("rules[%d]", i), Found: "a rule that is never the first to match", Want: "rules in the order of their precedence",
 				Do: "put it before the wider ones, or remove it"}
 		}
 	}

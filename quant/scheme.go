@@ -60,6 +60,15 @@ func parseFormat(name string) (Format, bool) {
 	return 0, false
 }
 
+// formatNames lists their names.
+func formatNames() []string {
+	var out []string
+	for f := range numFormats {
+		out = append(out, f.String())
+	}
+	return out
+}
+
 // Spec is what happens to one tensor.
 type Spec struct {
 	Format Format

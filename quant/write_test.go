@@ -124,6 +124,9 @@ func TestWrite(t *testing.T) {
 				want := stored(t, ck, a.View)
 				dir := t.TempDir()
 				one := write(t, ck, s, filepath.Join(dir, "one"), Options{Threads: 1})
+				if n, err := s.Needs(ck, 1); err != nil || n.Disk != one.Bytes || n.Memory <= 0 {
+					t.Errorf("foresaw %+v, %v; wrote %d bytes", n, err, one.Bytes)
+				}
 				many := write(t, ck, s, filepath.Join(dir, "many"), Options{Threads: 3, ShardBytes: 200_000})
 				if n := len(files(t, dir, "many", ".safetensors")); n < 3 {
 					t.Errorf("200 kB a file gave %d files", n)
