@@ -146,6 +146,12 @@ func (g *gate) sentence(flips int) string {
 		g.name(r.Test, "TEST"), says, g.name(r.Ref, "REF"), agree, of, strings.Join(how, ", "), strings.ReplaceAll(string(g.p.Unit), "_", " "), g.p.Margin,
 		plural(len(r.Prompts), "prompt"), plural(generated, "generated token"),
 		100*float64(one.Qualified)/float64(max(1, one.Positions)), plural(one.Positions, "position"))
+	if m := &r.Metrics; m.Positions > 0 && r.part(TeacherForced).Status == PartRan {
+		s += fmt.Sprintf("; teacher-forced top-1 %d of %d", m.Top1, m.Positions)
+		if m.KLMean != nil {
+			s += fmt.Sprintf(", mean KL %.2g nats", *m.KLMean)
+		}
+	}
 	if flips > 0 {
 		s += "; " + r.Reasons[0]
 	} else if notes := r.accepted(); notes > 0 {

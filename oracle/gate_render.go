@@ -157,7 +157,7 @@ func (r *GateResult) renderMetrics(b *strings.Builder) {
 	if r.Metrics.Positions == 0 && r.Text == nil {
 		return
 	}
-	rows := [][]string{{"beside REF", "positions", "same top-1", "KL mean", "KL worst", "at", "perplexity", "of REF", "tokens", ""}}
+	rows := [][]string{{"beside REF", "positions", "same top-1", "mean KL (nats)", "worst KL", "at", "perplexity", "to REF's", "tokens", ""}}
 	add := func(what string, m *Metrics, at string) {
 		note := ascii(m.Note)
 		if m.KLInfinite > 0 {
