@@ -2,6 +2,7 @@
 
 GO         ?= go
 TESTFLAGS  ?=
+TIMEOUT    ?= 30m
 PKG        ?= ./...
 BENCHDIR   ?= .cache/synth-0.8b
 BENCHCOUNT ?= 5
@@ -12,10 +13,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: ## every test over every golden (about two minutes on two cores)
-	$(GO) test $(TESTFLAGS) $(PKG)
+	$(GO) test -timeout $(TIMEOUT) $(TESTFLAGS) $(PKG)
 
 short: ## the same without the long sequences
-	$(GO) test -short $(TESTFLAGS) $(PKG)
+	$(GO) test -short -timeout $(TIMEOUT) $(TESTFLAGS) $(PKG)
 
 vet: ## go vet
 	$(GO) vet $(PKG)
