@@ -15,7 +15,9 @@ import (
 type Live struct {
 	Ref, Test       engine.Engine
 	RefWhy, TestWhy string
-	Progress        func(stage string, done, total int)
+	// Control, if not nil, opens a control again, or gives the reason why it cannot.
+	Control  func(ctx context.Context, c ControlInfo) (e engine.Engine, why string, err error)
+	Progress func(stage string, done, total int)
 }
 
 // RecheckResult says whether a transcript's claims hold.
@@ -35,6 +37,7 @@ type RecheckResult struct {
 // RecheckCheck compares one side of the transcript in one part with the same engine now.
 type RecheckCheck struct {
 	By        Role     `json:"by"`
+	Control   string   `json:"control,omitempty"` // its label
 	Part      PartName `json:"part"`
 	Status    string   `json:"status"` // "agrees", "differs", "not run"
 	Note      string   `json:"note,omitempty"`
@@ -73,22 +76,47 @@ func (t *Transcript) Replay(ctx context.Context, live Live) (*RecheckResult, err
 			return nil, err
 		}
 		for _, part := range partOrder[1:] {
-			recorded := t.of(side.by, part)
-			if len(recorded) == 0 {
+			c := RecheckCheck{By: side.by, Part: part, Note: side.why}
+			if err := r.check(ctx, t, c, side.e, live); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if t.Sibyl != nil && live.Control != nil {
+		for _, info := range t.Sibyl.Result.Controls {
+			c := RecheckCheck{By: RoleControl, Control: info.Label, Part: TeacherForced}
+			if len(t.of(c)) == 0 {
 				continue
 			}
-			c := RecheckCheck{By: side.by, Part: part, Status: "not run", Note: side.why}
-			if side.e != nil {
-				run := &recheck{t: t, c: &c, recorded: recorded, e: side.e, ref: live.Ref, progress: live.Progress}
-				if err := run.part(ctx); err != nil {
-					return nil, err
-				}
+			e, why, err := live.Control(ctx, info)
+			if err != nil {
+				return nil, err
 			}
-			r.Checks = append(r.Checks, c)
+			c.Note = why
+			if err := r.check(ctx, t, c, e, live); err != nil {
+				return nil, err
+			}
 		}
 	}
 	r.conclude(t)
 	return r, nil
+}
+
+// check runs one side in one part again, if something is recorded of it and the engine is there.
+func (r *RecheckResult) check(ctx context.Context, t *Transcript, c RecheckCheck, e engine.Engine, live Live) error {
+	recorded := t.of(c)
+	if len(recorded) == 0 {
+		return nil
+	}
+	c.Status = "not run"
+	if e != nil {
+		run := &recheck{t: t, c: &c, recorded: recorded, e: e, ref: live.Ref, progress: live.Progress}
+		if err := run.part(ctx); err != nil {
+			return err
+		}
+	}
+	r.Checks = append(r.Checks, c)
+	return nil
 }
 
 // conclude makes the first line.
@@ -101,9 +129,9 @@ func (r *RecheckResult) conclude(t *Transcript) {
 	for _, c := range r.Checks {
 		switch c.Status {
 		case "differs":
-			bad = append(bad, fmt.Sprintf("%s differs at %d of %d positions (%s)", c.By, c.Differ, c.Positions, c.Part))
+			bad = append(bad, fmt.Sprintf("%s differs at %d of %d positions (%s)", c.who(), c.Differ, c.Positions, strings.ReplaceAll(string(c.Part), "_", " ")))
 		case "agrees":
-			if what := string(c.By) + " run again"; !slices.Contains(ran, what) {
+			if what := c.who() + " run again"; !slices.Contains(ran, what) {
 				ran = append(ran, what)
 			}
 		}
@@ -120,11 +148,20 @@ func (r *RecheckResult) conclude(t *Transcript) {
 	r.Headline = fmt.Sprintf("CONFIRMED: %s (%s)", what, strings.Join(ran, ", "))
 }
 
-// of lists what one side showed in a part. The field's transcripts hold the decode path of both sides at most.
-func (t *Transcript) of(by Role, part PartName) (out []Shown) {
+// who is whose check it is, as printed.
+func (c *RecheckCheck) who() string {
+	if c.By == RoleControl {
+		return "control " + c.Control
+	}
+	return string(c.By)
+}
+
+// of lists what a side or control showed in a part. The field's transcripts hold the decode path of both sides at most.
+func (t *Transcript) of(c RecheckCheck) (out []Shown) {
+	by, part := c.By, c.Part
 	if t.Sibyl != nil {
 		for _, s := range t.Sibyl.Shown {
-			if s.By == by && s.Part == part && len(s.Seen) > 0 {
+			if s.By == by && s.Control == c.Control && s.Part == part && len(s.Seen) > 0 {
 				out = append(out, s)
 			}
 		}
@@ -162,10 +199,24 @@ func (t *Transcript) checkEngine(by Role, e engine.Engine) error {
 		return nil
 	}
 	words := func(e EngineInfo) string {
-		return strings.TrimSpace(e.Contract + ", weights " + e.Scheme + ", " + e.Mode)
+		return strings.TrimSuffix(e.Contract+", weights "+e.Scheme+", "+e.Mode, ", ")
 	}
-	return &inputerr.Error{File: t.file, Field: field, Found: inputerr.Clip(words(was), 120), Want: words(describe(now)) + ", as " + now.Subject + " is",
+	return &inputerr.Error{File: t.file, Field: field, Found: inputerr.Clip(words(was), 120), Want: words(describe(now)) + ": that is " + now.Subject,
 		Do: "run it again as it was recorded: " + inputerr.Clip(was.Subject, 120)}
+}
+
+// Prompts gives the prompts and the protocol that were run; of the field's transcripts, the one there is.
+func (t *Transcript) Prompts() ([]Prompt, Protocol) {
+	if t.Sibyl == nil {
+		p := DefaultProtocol()
+		p.MaxTokens = len(t.Oracle.GenIDs)
+		return []Prompt{{Name: "input_ids", Text: t.Protocol.Prompt, IDs: t.InputIDs}}, p
+	}
+	var out []Prompt
+	for _, q := range t.Sibyl.Result.Prompts {
+		out = append(out, Prompt{Name: q.Name, Text: q.Text, IDs: q.IDs})
+	}
+	return out, t.Sibyl.Result.Protocol
 }
 
 // CheckEither is CheckModel for an engine that answers from the transcript: the model must be the one that REF or
@@ -193,8 +244,11 @@ func (t *Transcript) CheckModel(by Role, model, configSHA256, weightsSHA256 stri
 		return nil
 	}
 	side, field := t.Sibyl.Result.Ref, "sibyl.result.ref."
-	if by == RoleTest {
+	switch by {
+	case RoleTest:
 		side, field = t.Sibyl.Result.Test, "sibyl.result.test."
+	case RoleControl:
+		return nil // a control is of REF's or of TEST's weights
 	}
 	for _, h := range []struct{ name, was, now string }{{"config_sha256", side.ConfigSHA256, configSHA256}, {"weights_sha256", side.WeightsSHA256, weightsSHA256}} {
 		if h.was != "" && h.now != "" && h.was != h.now {

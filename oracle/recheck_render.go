@@ -18,10 +18,10 @@ func (r *RecheckResult) Render(w io.Writer) error {
 	for _, c := range r.Checks {
 		part := strings.ReplaceAll(string(c.Part), "_", " ")
 		if c.Status == "not run" {
-			rows = append(rows, []string{string(c.By), part, "-", "-", "-", "-", "-", "-", "not run: " + ascii(c.Note)})
+			rows = append(rows, []string{ascii(c.who()), part, "-", "-", "-", "-", "-", "-", "not run: " + ascii(c.Note)})
 			continue
 		}
-		rows = append(rows, []string{string(c.By), part, strconv.Itoa(c.Positions), strconv.Itoa(c.Differ), strconv.Itoa(c.Close),
+		rows = append(rows, []string{ascii(c.who()), part, strconv.Itoa(c.Positions), strconv.Itoa(c.Differ), strconv.Itoa(c.Close),
 			fmt.Sprintf("%.2g", c.Tolerance), number(c.WorstLogitGap, "%.2g"), number(c.WorstProbGap, "%.2g"), ascii(strings.TrimSpace(c.First + " " + c.Note))})
 	}
 	if len(rows) > 1 {

@@ -89,7 +89,7 @@ func (r *recheck) prompt(i int) PromptResult {
 }
 
 func (r *recheck) run(ctx context.Context, info engine.Info) error {
-	p, total, who := r.protocol(), 0, string(r.c.By)
+	p, total, who := r.protocol(), 0, r.c.who()
 	for _, s := range r.recorded {
 		total += len(s.Seen)
 	}

@@ -244,7 +244,7 @@ func (t *Transcript) File() string { return t.file }
 // transcripts hold the greedy ids of REF after one prompt, and at most TEST's, which ran freely.
 func (t *Transcript) Views(side Role) (views []Shown, ids [][]int32) {
 	for _, part := range partOrder {
-		for _, s := range t.of(side, part) {
+		for _, s := range t.of(RecheckCheck{By: side, Part: part}) {
 			views = append(views, s)
 			switch {
 			case t.Sibyl != nil:
