@@ -56,6 +56,12 @@ func (e *TranscriptEvidence) rejudge() (*GateResult, []string) {
 			g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+p.Note)
 		}
 	}
+	for k, c := range rec.Controls {
+		if c.Note != "" {
+			g.res.Controls[k].Note = c.Note
+			g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+c.Note)
+		}
+	}
 	problems := e.restore(g)
 	if g.ref != nil {
 		g.checkRef()
