@@ -8,6 +8,7 @@ import (
 	"sibyl/config"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
+	"sibyl/internal/near"
 	"sibyl/quant"
 )
 
@@ -23,7 +24,7 @@ func LookupScheme(name string) (*quant.Scheme, error) {
 		return s, nil
 	}
 	return nil, &inputerr.Error{File: "scheme " + inputerr.Clip(name, 60), Found: "an unknown name",
-		Want: "one of " + strings.Join(quant.Names(), ", ") + ", or recipe:FILE", Do: "choose one of these"}
+		Want: "one of " + strings.Join(quant.Names(), ", ") + ", or recipe:FILE", Do: near.DidYouMean(name, quant.Names())}
 }
 
 // useScheme makes the plan read ck's weights as the scheme would leave them; "" and "stored" leave them as they are. A

@@ -106,6 +106,26 @@ func (s Spec) Mode() string {
 	return "clipping"
 }
 
+// Formula is the arithmetic of a block of weights w, of which absmax, min and max are taken. R16 and B round to fp16 and
+// bf16, round is to the nearest integer with ties to even. w itself is rounded first: to fp16, of u4-minval to bf16.
+type Formula struct {
+	Scale string `json:"scale"` // never below 2^-23
+	Q     string `json:"q"`
+	Reads string `json:"reads_as"`
+}
+
+// Formula is the spec's; the zero value if it is not quantized.
+func (s Spec) Formula() Formula {
+	if s.Format == U4 {
+		return Formula{"B(B(max(w,0) - m)/15), m = min(w,0)", "round((w - m)/scale), 0..15", "B(B(q*scale) + m)"}
+	}
+	c, ok := s.codec().(signed)
+	if !ok {
+		return Formula{}
+	}
+	return Formula{fmt.Sprintf("R16(absmax/%g)", c.den), fmt.Sprintf("round(w/scale), %g..%g", c.lo, c.hi), "R16(q*scale)"}
+}
+
 // BytesPerWeight is what an element takes with its share of scale and minval; 0 for Stored, which depends on the
 // file.
 func (s Spec) BytesPerWeight() float64 {

@@ -28,6 +28,7 @@ type verbs struct {
 	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
 	Contracts  Contracts  `cmd:"" help:"What is rounded where: every contract side by side."`
+	Schemes    Schemes    `cmd:"" help:"How weights are kept: every scheme, and how to write a recipe."`
 	Completion Completion `cmd:"" help:"Print a completion script for bash, zsh or fish."`
 
 	Threads     int              `short:"t" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`

@@ -16,7 +16,8 @@ what the original says, and if not, where and why?
 
 A SUBJECT is [MODEL][@part,part...]. MODEL is a checkpoint folder, a Hugging Face id in the
 local cache (org/name), or nothing: the demo model inside this program. Parts choose an engine
-(cpu, fp64), its arithmetic (exact, fast) and a contract (sibyl contracts lists them). Try:
+(cpu, fp64), its arithmetic (exact, fast), a contract and a scheme (sibyl contracts and sibyl
+schemes list them). Try:
 
   sibyl gate                      is the fast arithmetic faithful, on the demo model?
   sibyl run "The rays of light"   let the demo model go on
@@ -62,7 +63,7 @@ func buildCommit() string {
 func helpText(v *kong.Value) string { return v.Help }
 
 // laterVerbs are in the design and not in this build: typing one is not a spelling mistake.
-var laterVerbs = []string{"bench", "bisect", "sweep", "quantize", "doctor", "report", "serve", "ops", "patch", "schemes"}
+var laterVerbs = []string{"bench", "bisect", "sweep", "quantize", "doctor", "report", "serve", "ops", "patch"}
 
 // usage makes kong's error one of ours: what was typed, the near words, and which help to ask for.
 func (a *App) usage(args []string, err error) error {
