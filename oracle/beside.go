@@ -106,10 +106,11 @@ type meeting struct {
 	moved sync.Cond
 	rows  map[[2]int][]float32
 	spare [][]float32
-	held  int  // bytes
-	asked bool // take waits for a row
-	left  bool // nobody takes any more
-	ended bool // nothing is put any more
+	held  int    // bytes
+	asked bool   // take waits for
+	want  [2]int // this row, which has not come
+	left  bool   // nobody takes any more
+	ended bool   // nothing is put any more
 }
 
 func newMeeting() *meeting {
@@ -132,8 +133,10 @@ func (m *meeting) put(seq, pos int, row []float32) {
 	if n := len(m.spare); n > 0 {
 		kept, m.spare = m.spare[n-1], m.spare[:n-1]
 	}
-	m.rows[[2]int{seq, pos}] = append(kept[:0], row...)
+	at := [2]int{seq, pos}
+	m.rows[at] = append(kept[:0], row...)
 	m.held += 4 * len(row)
+	m.asked = m.asked && m.want != at
 	m.moved.Broadcast()
 }
 
@@ -143,7 +146,7 @@ func (m *meeting) take(seq, pos int) ([]float32, bool) {
 	defer m.mu.Unlock()
 	at := [2]int{seq, pos}
 	for m.rows[at] == nil && !m.ended {
-		m.asked = true
+		m.asked, m.want = true, at
 		m.moved.Broadcast()
 		m.moved.Wait()
 	}
