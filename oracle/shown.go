@@ -118,8 +118,18 @@ func put[T any](m *map[int]T, i int, v T) {
 
 // UnmarshalJSON reads what MarshalJSON writes and refuses columns that do not fit each other.
 func (s *Shown) UnmarshalJSON(b []byte) error {
+	if err := s.unmarshal(b); err != nil {
+		return fmt.Errorf("sibyl.shown: %w", err)
+	}
+	return nil
+}
+
+func (s *Shown) unmarshal(b []byte) error {
 	var in shownJSON
 	if err := json.Unmarshal(b, &in); err != nil {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fmt.Errorf("%s: found a %s, want %s", e.Field, e.Value, jsonKind(e.Type.String()))
+		}
 		return err
 	}
 	n := len(in.IDs)
