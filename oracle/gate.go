@@ -106,7 +106,7 @@ func (s *Setup) check(p *Protocol) error {
 		}
 		labels[c.Label] = true
 	}
-	return s.Text.check()
+	return s.Text.Check()
 }
 
 // gate is a run in progress.

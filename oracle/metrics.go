@@ -46,8 +46,8 @@ type TextResult struct {
 	Metrics Metrics `json:"metrics"`
 }
 
-// check refuses a text that cannot be scored.
-func (t *Text) check() error {
+// Check refuses a text that cannot be scored; nil can. The error is an *inputerr.Error.
+func (t *Text) Check() error {
 	switch {
 	case t == nil:
 		return nil
