@@ -18,6 +18,8 @@ type Gate struct {
 	Prompt       []string `sep:"none" placeholder:"TEXT" help:"A prompt; may be given again."`
 	Prompts      string   `placeholder:"FILE" help:"Prompts: one text a line, or JSONL with \"text\" or \"ids\"."`
 	IDs          []string `name:"ids" sep:"none" placeholder:"IDS" help:"A prompt as token ids: 1,2,3 or @FILE; may be given again."`
+	Text         string   `placeholder:"FILE" help:"Score this text too, teacher forced: top-1, KL, perplexity. It decides nothing."`
+	TextWindow   int      `default:"512" placeholder:"N" help:"Tokens of the text at a time, each window from an empty state (512 if left out)."`
 	MaxTokens    int      `default:"32" placeholder:"N" help:"Tokens the reference generates after each prompt."`
 	Margin       float64  `default:"0.1" placeholder:"X" help:"Positions where the reference's margin is below X are reported, not judged."`
 	MarginUnit   string   `default:"logit_gap" enum:"logit_gap,prob_gap" help:"What the margin is: logit_gap or prob_gap."`
@@ -25,15 +27,22 @@ type Gate struct {
 	StrictPrompt bool     `help:"Every margin must qualify."`
 	Accept       []string `placeholder:"CAUSE,..." help:"Flips with this cause become notes: quant, rounding."`
 	Path         string   `default:"prefill" placeholder:"PATH" help:"How texts reach the models: prefill, step, or chunk=N tokens a call."`
-	Noise        bool     `default:"true" negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default)."`
+	Controls     string   `default:"all" placeholder:"Q,C,E" help:"What explains a flip: all, none, or some of Q (REF's contract, TEST's weights), C (TEST's contract, REF's weights), E (both)."`
+	ControlsAt   string   `default:"flips" enum:"flips,all" help:"Where the controls are run: at the flips, or at all positions."`
+	Noise        *bool    `negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default for small models)."`
 	JSON
 	Output
 }
 
 // Help is the part of the help below the flags.
 func (*Gate) Help() string {
-	return `Without subjects: REF @fp64, TEST @fast, on the demo model. One checkpoint: the same two on it. A lone
-subject that starts with @ is TEST of the demo model. Prompts left out: the built-in set.
+	return `Without subjects, and with one checkpoint: TEST is @coreai-fp16,int8hu-sym, what a published bundle should
+compute; REF is @hf-fp32 on the same model. A lone subject that starts with @ is TEST of the demo model. Prompts
+left out: the built-in set.
+
+At every flip the controls are asked: the weights' quantization alone (Q), the contract's rounding alone (C), or both
+(E, in each of the contract's realisations). The first that gives the same token names the cause. What REF was sure of
+fails whatever the cause, unless --accept quant,rounding makes such flips notes.
 
 Exit code 0: SHIP. 1: DO NOT SHIP. 3: inconclusive, or an engine is not available. -o writes a transcript in
 the schema coreai-gate-transcript/1, with the whole result under "sibyl".
@@ -41,12 +50,13 @@ the schema coreai-gate-transcript/1, with the whole result under "sibyl".
 Examples:
 
   sibyl gate
-  sibyl gate @exact --max-tokens 8
+  sibyl gate @coreai-fp16,int4lin --accept quant --max-tokens 8
+  sibyl gate @hf-fp32 @hf-bf16 --max-tokens 8
   sibyl gate --prompt "The rays of light" --margin 0.05 --json`
 }
 
-// The sides that are left out, until contracts and schemes are there: the plain float64 engine judges the fast one.
-const gateRef, gateTest = "@fp64", "@fast"
+// The sides that are left out: what is true, and what the ship config should say.
+const gateRef, gateTest = "@hf-fp32", "@coreai-fp16,int8hu-sym"
 
 // Run is the verb.
 func (v *Gate) Run(ctx context.Context, a *App) (err error) {
@@ -82,6 +92,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if setup.Prompts, err = v.prompts(ctx, a, text, tokErr); err != nil {
 		return err
 	}
+	if setup.Text, err = v.text(ctx, a, text, tokErr); err != nil {
+		return err
+	}
 	if text != nil {
 		p.Stop = text.stop
 	}
@@ -89,11 +102,11 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	for _, s := range []Subject{ref, test} {
-		if err := a.checkGate(ckpt, s, setup.Prompts, p); err != nil {
+		if err := a.checkGate(ckpt, s, &setup, p); err != nil {
 			return err
 		}
 	}
-	engines, err := v.engines(ctx, a, ref, test, &setup)
+	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup)
 	for _, e := range engines {
 		defer closing(e, &err)
 	}
@@ -112,6 +125,9 @@ func (v *Gate) protocol() (p oracle.Protocol, err error) {
 	p = oracle.DefaultProtocol()
 	p.Margin, p.Unit, p.MinQualified, p.StrictPrompt = v.Margin, oracle.Unit(v.MarginUnit), v.MinQualified, v.StrictPrompt
 	p.MaxTokens = v.MaxTokens
+	if v.ControlsAt == "all" {
+		p.Controls = oracle.ControlsEverywhere
+	}
 	for _, name := range v.Accept {
 		p.Accept = append(p.Accept, oracle.Verdict(strings.ToUpper(name)))
 	}

@@ -14,24 +14,28 @@ import (
 	"sibyl/oracle"
 )
 
-// engines opens REF, TEST and the control that measures REF's noise: REF in the other of fp32 and fp64.
-func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, s *oracle.Setup) (opened []engine.Engine, err error) {
-	open := func(s Subject) (e engine.Engine) {
-		if err == nil {
-			if e, err = a.open(ctx, s, "exact", ""); err == nil {
-				opened = append(opened, e)
-			}
+// engines opens REF and TEST, and says which controls there are.
+func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt *bundle.Checkpoint, s *oracle.Setup) (opened []engine.Engine, err error) {
+	for _, side := range []struct {
+		s    Subject
+		slot *engine.Engine
+	}{{ref, &s.Ref}, {test, &s.Test}} {
+		e, err := a.open(ctx, side.s, "exact", "")
+		if err != nil {
+			return opened, err
 		}
-		return e
+		*side.slot = e
+		opened = append(opened, e)
 	}
-	s.Ref, s.Test = open(ref), open(test)
-	twin := Subject{Model: ref.Model, Engine: "fp64"}
-	if ref.Engine == "fp64" {
-		twin = Subject{Model: ref.Model, Engine: "cpu", Mode: "exact"}
+	if test.Model == ref.Model {
+		notes, err := schemeNotes(test, ckpt)
+		if err != nil {
+			return opened, err
+		}
+		s.Warnings = append(s.Warnings, notes...)
 	}
-	if v.Noise && (ref.Engine == "fp64" || ref.Engine == "cpu" || ref.Engine == "") {
-		s.Controls = append(s.Controls, oracle.Control{Kind: oracle.ControlNoise, Label: "noise: " + twin.display(), Engine: open(twin)})
-	}
+	s.Controls, err = v.controls(a, ref, test, s.Ref.Info(), s.Test.Info())
+	s.Controls = append(v.noise(a, ref, ckpt), s.Controls...)
 	return opened, err
 }
 
@@ -75,15 +79,26 @@ func (v *Gate) transcript(a *App, r *oracle.GateResult, arch string, spell func(
 }
 
 // checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.
-func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, prompts []oracle.Prompt, p oracle.Protocol) error {
-	longest := job{seqs: len(prompts), generated: p.MaxTokens, path: p.Path}
-	for i, q := range prompts {
+func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup, p oracle.Protocol) error {
+	longest := job{seqs: len(setup.Prompts), generated: p.MaxTokens, path: p.Path}
+	for i, q := range setup.Prompts {
 		if err := a.checkLength(ckpt, fmt.Sprintf("prompt %d (%s)", i+1, q.Name), q.IDs, longest); err != nil {
 			return err
 		}
 		longest.tokens = max(longest.tokens, len(q.IDs))
 		longest.extra += int64(len(q.IDs)+p.MaxTokens) * int64(p.TopK+16) * 64 // the evidence of each position
 	}
+	if t := setup.Text; t != nil {
+		text := job{seqs: callSeqs, path: p.Path}
+		first := t.IDs[:max(0, min(len(t.IDs), t.Window))]
+		if err := a.checkLength(ckpt, "--text-window", first, text); err != nil {
+			return err
+		}
+		if len(first) > longest.tokens+p.MaxTokens {
+			longest.tokens, longest.seqs = len(first), callSeqs
+		}
+	}
+	longest.extra += 2 * oracle.MaxHeld // rows of logits of one side that wait for the other's
 	return a.checkMemory(need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest), s.display())
 }
 

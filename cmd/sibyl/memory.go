@@ -88,6 +88,9 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	perSeq := seqs * (kv + state)
 
 	n := perSeq + activations + scores + logits + j.extra + runtimeBytes
+	if weights <= 32<<20 {
+		n += 2 * weights // a small model's weights are kept as float32 where they are rounded or quantized
+	}
 	if engineName == "fp64" {
 		n += perSeq + activations + scores + logits // eight bytes a number
 		n += min(4*weights, 1<<30) + 64<<20         // a small model's weights are kept as float64
