@@ -30,6 +30,8 @@ type Gate struct {
 	Controls     string   `default:"all" placeholder:"Q,C,E" help:"What explains a flip: all, none, or some of Q (REF's contract, TEST's weights), C (TEST's contract, REF's weights), E (both)."`
 	ControlsAt   string   `default:"flips" enum:"flips,all" help:"Where the controls are run: at the flips, or at all positions."`
 	Noise        *bool    `negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default for small models)."`
+	RefCache     string   `placeholder:"DIR" help:"Keep what the reference shows in DIR, and do not run it again for what is there."`
+	Replay       string   `placeholder:"FILE" help:"Check a transcript instead: its evidence, and REF and TEST where their models are at hand."`
 	JSON
 	Output
 }
@@ -45,7 +47,9 @@ At every flip the controls are asked: the weights' quantization alone (Q), the c
 fails whatever the cause, unless --accept quant,rounding makes such flips notes.
 
 Exit code 0: SHIP. 1: DO NOT SHIP. 3: inconclusive, or an engine is not available. -o writes a transcript in
-the schema coreai-gate-transcript/1, with the whole result under "sibyl".
+the schema coreai-gate-transcript/1, with the whole result under "sibyl". --replay reads one, ours or the
+field's, and exits with 1 unless all it says holds, else with the code of its decision. A transcript can
+also be REF or TEST: MODEL@replay:FILE.
 
 Examples:
 
@@ -67,6 +71,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if err := v.Output.check(); err != nil {
 		return err
 	}
+	if v.Replay != "" {
+		return v.replay(ctx, a)
+	}
 	ref, test, err := a.pair(v.Ref, v.Test, gateRef, gateTest)
 	if err != nil {
 		return err
@@ -87,6 +94,16 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	defer closing(ckpt, &err)
+	keep, err := v.openCache(a)
+	if err != nil {
+		return err
+	}
+	defer keep.report(a)
+	for _, s := range []Subject{ref, test} {
+		if err := a.checkReplay(ctx, s, keep); err != nil {
+			return err
+		}
+	}
 	text, tokErr := a.tokenizer(ckpt)
 	setup := oracle.Setup{Progress: a.stages()}
 	if setup.Prompts, err = v.prompts(ctx, a, text, tokErr); err != nil {
@@ -98,7 +115,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if text != nil {
 		p.Stop = text.stop
 	}
-	if setup.Warnings, err = a.weightWarnings(ctx, ref, test, ckpt); err != nil {
+	if setup.Warnings, err = a.weightWarnings(ctx, ref, test, ckpt, keep); err != nil {
 		return err
 	}
 	for _, s := range []Subject{ref, test} {
@@ -106,7 +123,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
-	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup)
+	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup, keep)
 	for _, e := range engines {
 		defer closing(e, &err)
 	}
@@ -115,6 +132,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	}
 	r, err := oracle.Gate(ctx, setup, p)
 	if err != nil {
+		return err
+	}
+	if err := v.hashes(ctx, a, r, ref, test, keep); err != nil {
 		return err
 	}
 	return v.finish(a, r, ckpt.Config().ModelType, text)

@@ -15,12 +15,12 @@ import (
 )
 
 // engines opens REF and TEST, and says which controls there are.
-func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt *bundle.Checkpoint, s *oracle.Setup) (opened []engine.Engine, err error) {
+func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt *bundle.Checkpoint, s *oracle.Setup, keep *gateCache) (opened []engine.Engine, err error) {
 	for _, side := range []struct {
 		s    Subject
 		slot *engine.Engine
 	}{{ref, &s.Ref}, {test, &s.Test}} {
-		e, err := a.open(ctx, side.s, "exact", "")
+		e, err := keep.open(ctx, a, side.s, side.slot == &s.Ref)
 		if err != nil {
 			return opened, err
 		}
@@ -36,6 +36,7 @@ func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt *bun
 	}
 	s.Controls, err = v.controls(a, ref, test, s.Ref.Info(), s.Test.Info())
 	s.Controls = append(v.noise(a, ref, ckpt), s.Controls...)
+	keep.controls(a, s.Controls, ref, test)
 	return opened, err
 }
 
@@ -103,8 +104,8 @@ func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup,
 }
 
 // weightWarnings names weights that hold NaN or Inf, of each model once.
-func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundle.Checkpoint) (out []string, err error) {
-	found, err := ckpt.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
+func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundle.Checkpoint, keep *gateCache) (out []string, err error) {
+	found, err := keep.nonFinite(ctx, a, ckpt)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundl
 			return nil, err
 		}
 		defer closing(other, &err)
-		more, err := other.NonFinite(ctx, a.Progress("looking for NaN and Inf"))
+		more, err := keep.nonFinite(ctx, a, other)
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,7 @@ type Subject struct {
 	Scheme   string // "int8lin", "recipe:FILE"
 	Mode     string // "exact" or "fast"
 	File     string // of replay:FILE
+	Side     string // whose view replay gives: "ref" or "test"; gate sets it by the place of the subject
 	Trace    string // path of a trace file: then nothing else is set
 }
 
