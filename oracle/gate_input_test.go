@@ -38,6 +38,7 @@ func TestGateRefuses(t *testing.T) {
 		{"tokens", "fewer than none", func(_ *Setup, p *Protocol) { p.MaxTokens = -1 }, "gate: --max-tokens: found -1"},
 		{"top-k", "a margin needs two", func(_ *Setup, p *Protocol) { p.TopK = 1 }, "gate: top-k: found 1, want 2 to 1024"},
 		{"top-k-huge", "an unchecked number would be allocated", func(_ *Setup, p *Protocol) { p.TopK = 1 << 40 }, "want 2 to 1024"},
+		{"controls", "there are two places to run controls", func(_ *Setup, p *Protocol) { p.Controls = "somewhere" }, `gate: controls: found "somewhere", want at flips or everywhere`},
 		{"accept", "a defect cannot be accepted", func(_ *Setup, p *Protocol) { p.Accept = []Verdict{Quant, Defect} }, `gate: --accept: found "DEFECT", want quant, rounding or both`},
 		{"vocabulary", "REF's ids are not TEST's: two different models", func(s *Setup, _ *Protocol) {
 			c := *fake(s.Test).Config
@@ -411,7 +412,7 @@ func TestGateJSON(t *testing.T) {
 	if err := json.Unmarshal(raw, &top); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"schema", "decision", "headline", "sentence", "reasons", "warnings", "ref", "test", "controls", "protocol", "parts", "verdicts", "ref_noise", "prompts", "positions"} {
+	for _, key := range []string{"schema", "decision", "headline", "sentence", "reasons", "warnings", "ref", "test", "controls", "protocol", "parts", "verdicts", "ref_noise", "metrics", "prompts", "positions"} {
 		if top[key] == nil {
 			t.Errorf("%q is missing", key)
 		}
