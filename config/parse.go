@@ -22,8 +22,10 @@ const (
 	maxHeadDim   = 1 << 12
 	maxFFN       = 1 << 20
 	maxExperts   = 1 << 12
-	maxConv      = 64
 )
+
+// MaxConvKernel is the most taps of the depthwise conv that are read.
+const MaxConvKernel = 64
 
 const fromBase = "copy it from the base model's config.json; sibyl assumes no default"
 
@@ -138,7 +140,7 @@ func (r *reader) deltaNet(c *Config, t section) {
 	c.ValueHeads = r.count(t, "linear_num_value_heads", maxHeads)
 	c.KeyDim = r.count(t, "linear_key_head_dim", maxHeadDim)
 	c.ValueDim = r.count(t, "linear_value_head_dim", maxHeadDim)
-	c.ConvKernel = r.count(t, "linear_conv_kernel_dim", maxConv)
+	c.ConvKernel = r.count(t, "linear_conv_kernel_dim", MaxConvKernel)
 	r.multiple(t, "linear_num_value_heads", c.ValueHeads, "linear_num_key_heads", c.KeyHeads)
 }
 

@@ -16,8 +16,9 @@ func (m *Mixer) conv(out, x []float32, batch *ragged.Batch, states []*State) {
 		copy(win, states[i].Conv[C:])
 		copy(win[(K-1)*C:], x[s.Row*C:][:s.Len*C])
 		batch.Pool.For(s.Len, C*K*2, func(lo, hi int) {
+			col := make([]float32, K)
 			for t := lo; t < hi; t++ {
-				m.convRow(out[(s.Row+t)*C:][:C], win[t*C:], batch)
+				m.convRow(out[(s.Row+t)*C:][:C], win[t*C:], col, batch)
 			}
 		})
 		// the last K rows of [old state | new rows]
@@ -32,18 +33,17 @@ func (m *Mixer) conv(out, x []float32, batch *ragged.Batch, states []*State) {
 }
 
 // convRow is one token: y[c] = sum_j w[c, j] * win[j, c]. A contract that rounds products or running sums gets them
-// one by one in the order of the taps; the others get the whole sum.
-func (m *Mixer) convRow(y, win []float32, batch *ragged.Batch) {
+// one by one in the order of the taps; the others get the whole sum, for which col [K] holds one channel's inputs.
+func (m *Mixer) convRow(y, win, col []float32, batch *ragged.Batch) {
 	c, C, K := m.Contract, len(y), m.Kernel
 	product, partial := c.At[precision.ConvProduct], c.At[precision.ConvPartial]
-	var col [16]float32
 	for ch := range y {
 		w := m.Conv[ch*K:][:K]
 		if product == precision.F32 && partial == precision.F32 {
 			for j := range K {
 				col[j] = win[j*C+ch]
 			}
-			y[ch] = batch.Arith.Conv(w, col[:K])
+			y[ch] = batch.Arith.Conv(w, col)
 			continue
 		}
 		var sum float32
