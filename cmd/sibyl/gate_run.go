@@ -7,11 +7,13 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"sibyl/bundle"
 	"sibyl/engine"
 	"sibyl/oracle"
+	"sibyl/oracle/refcache"
 )
 
 // engines opens REF and TEST, and says which controls there are.
@@ -67,8 +69,10 @@ func (v *Gate) transcript(a *App, r *oracle.GateResult, arch string, spell func(
 	if len(r.Prompts) > 1 {
 		a.Note("%s: the schema's own fields hold the first of %d prompts; all are under \"sibyl\"", v.Out, len(r.Prompts))
 	}
-	env := map[string]any{"sibyl": version, "commit": buildCommit(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
-	t, err := oracle.NewTranscript(r, oracle.TranscriptOptions{Arch: arch, At: time.Now(), Environment: env, Text: spell, File: filepath.Base(v.Out)})
+	env := map[string]any{"sibyl": version, "commit": buildCommit(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
+		"numerics": refcache.Numerics}
+	t, err := oracle.NewTranscript(r, oracle.TranscriptOptions{Arch: arch, Revision: revision(r.Ref.Subject), At: time.Now(),
+		Environment: env, Text: spell, File: filepath.Base(v.Out)})
 	if err != nil {
 		return err
 	}
@@ -77,6 +81,16 @@ func (v *Gate) transcript(a *App, r *oracle.GateResult, arch string, spell func(
 		return err
 	}
 	return v.Output.writeBytes(b.Bytes())
+}
+
+// revision is the one a hub's id stands for in the local cache, "" for other models.
+func revision(subject string) string {
+	model, _, _ := strings.Cut(subject, "@")
+	ref, err := bundle.Resolve(model)
+	if err != nil || ref.Kind != bundle.HubID {
+		return ""
+	}
+	return filepath.Base(ref.Path)
 }
 
 // checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.

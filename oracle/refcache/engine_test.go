@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -347,5 +348,26 @@ func TestOpenRefuses(t *testing.T) {
 	made := filepath.Join(t.TempDir(), "a", "b")
 	if _, err := Open(made, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKey holds the whole key of a text: what is not in it must not change a result.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	f := enginetest.New(nil)
+	id := Identity{WeightsSHA256: "w", ConfigSHA256: "c", ContractSHA256: "k", SchemeSHA256: "s", Delta: "chunk"}
+	want := key{"kind": "text", "numerics": fmt.Sprint(Numerics), "weights_sha256": "w", "config_sha256": "c", "engine": "fake", "contract": "hf-fp32",
+		"contract_sha256": "k", "scheme": "stored", "scheme_sha256": "s", "mode": "exact", "delta": "chunk", "shows": enginetest.All.String(),
+		"path": "chunk=3", "tokens": "2", "ids_sha256": idsKey([]int32{1, 2})}
+	if got := open(t, t.TempDir(), nil).Wrap(f, id).textKey("text", engine.Path{Chunk: 3}, []int32{1, 2}); !maps.Equal(got, want) {
+		t.Errorf("key %v\nwant %v", got, want)
+	}
+	if idsKey([]int32{1, 2}) == idsKey([]int32{12}) || idsKey([]int32{1, 2}) == idsKey([]int32{2, 1}) {
+		t.Error("two lists of ids have one key")
+	}
+	f.Describes.Mode = "fast"
+	got := open(t, t.TempDir(), nil).Wrap(f, id).base
+	if got["mode"] != "fast" || got["arch"] == "" || got["threads"] != "1" {
+		t.Errorf("key of fast arithmetic %v; want machine and threads in it", got)
 	}
 }
