@@ -59,10 +59,19 @@ type NonFinite struct {
 	Test       int   `json:"test"`
 	Mismatched int   `json:"mismatched"`
 	FirstAt    []int `json:"first_mismatch_at"` // index in the shape; null if none
+	EitherAt   []int `json:"first_at"`          // of the first on either side
 }
 
 // Identical says whether no bit differs (NaN payloads aside).
 func (s *TensorStats) Identical() bool { return s.Differ == 0 && s.NonFinite.Mismatched == 0 }
+
+// any says whether a side holds a NaN or an infinity.
+func (n *NonFinite) any() bool { return n.Ref+n.Test > 0 }
+
+// numbers says whether at least one element is a number on both sides, so that the metrics say something.
+func (s *TensorStats) numbers() bool {
+	return s.NonFinite.Mismatched > 0 || s.NonFinite.Ref < s.Elements // without a mismatch they stand in the same places
+}
 
 // medianLinear is how many ULP distances have a bin of their own; from there on there is one a power of two.
 const medianLinear = 256
@@ -74,7 +83,8 @@ type comparison struct {
 	n                     int // elements seen
 	differ, firstDiff     int
 	nonFinite             NonFinite
-	firstNonFinite        int
+	firstNonFinite        int // mismatch
+	firstEither           int // element that is not finite on a side
 	maxAbs, maxRef        float64
 	maxAt                 int
 	sumDD, sumAA, sumBB   float64
@@ -84,17 +94,18 @@ type comparison struct {
 	gridA, gridB          int // fewest trailing zeros of a 24-bit significand
 	rowDD, rowAA          []float64
 	rowDiffer, rowInvalid []int32 // per row: elements that differ; non-finite mismatches
+	rowNonFinite          []int32 // per row: elements that are not finite on a side
 }
 
 func newComparison(info trace.TensorInfo) *comparison {
-	c := &comparison{info: info, width: max(info.Len(), 1), firstDiff: -1, firstNonFinite: -1, maxAt: -1, gridA: 24, gridB: 24}
+	c := &comparison{info: info, width: max(info.Len(), 1), firstDiff: -1, firstNonFinite: -1, firstEither: -1, maxAt: -1, gridA: 24, gridB: 24}
 	rows := 1
 	if info.PerToken() && len(info.Shape) > 0 {
 		rows = info.Shape[0]
 		c.width = max(info.Len()/rows, 1)
 	}
 	c.rowDD, c.rowAA = make([]float64, rows), make([]float64, rows)
-	c.rowDiffer, c.rowInvalid = make([]int32, rows), make([]int32, rows)
+	c.rowDiffer, c.rowInvalid, c.rowNonFinite = make([]int32, rows), make([]int32, rows), make([]int32, rows)
 	return c
 }
 
@@ -145,6 +156,10 @@ func (c *comparison) addNonFinite(x, y float64, row int) {
 	}
 	if !finite(y) {
 		c.nonFinite.Test++
+	}
+	c.rowNonFinite[row]++
+	if c.firstEither < 0 {
+		c.firstEither = c.n
 	}
 	if x == y || (x != x && y != y) {
 		return
@@ -198,7 +213,7 @@ func trailing(b uint32) int {
 func (c *comparison) stats() TensorStats {
 	s := TensorStats{Name: c.info.Name, Tap: c.info.Tap, Layer: c.info.Layer, DType: c.info.DType, Shape: c.info.Shape,
 		Elements: c.n, Differ: c.differ, NonFinite: c.nonFinite}
-	s.NonFinite.FirstAt = c.index(c.firstNonFinite)
+	s.NonFinite.FirstAt, s.NonFinite.EitherAt = c.index(c.firstNonFinite), c.index(c.firstEither)
 	nan := Number(math.NaN())
 	if c.info.DType == trace.I32 {
 		s.MaxAbs, s.MaxRef, s.RMSDiff, s.RMSRef, s.Cosine, s.SNR, s.LeastTolerance, s.RelError = nan, nan, nan, nan, nan, nan, nan, nan

@@ -34,10 +34,13 @@ type DiffResult struct {
 
 	Tensors []TensorStats `json:"tensors"` // in the order of the math
 	First   Divergence    `json:"first_divergence"`
-	Layers  []LayerError  `json:"layers"`
-	Heat    *Heat         `json:"heat"`   // null without layer outputs
-	Logits  *LogitStats   `json:"logits"` // null if neither logits nor ids were compared
-	Tol     *TolResult    `json:"tolerance"`
+	// NonFinite says where NaN and infinities begin, on either side; null if there are none. Two NaNs agree as bits
+	// do, and say nothing of what would have been there: no other figure counts them.
+	NonFinite *NonFinitePlace `json:"non_finite"`
+	Layers    []LayerError    `json:"layers"`
+	Heat      *Heat           `json:"heat"`   // null without layer outputs
+	Logits    *LogitStats     `json:"logits"` // null if neither logits nor ids were compared
+	Tol       *TolResult      `json:"tolerance"`
 }
 
 // DiffSide names one side.
@@ -88,7 +91,7 @@ func Diff(ctx context.Context, ref, test trace.Source, opt DiffOptions) (*DiffRe
 		r.Identical = r.Identical && s.Identical()
 		r.Tensors = append(r.Tensors, s)
 	}
-	r.First = d.first()
+	r.First, r.NonFinite = d.first(), d.nonFinite()
 	if r.Layers, err = d.layerErrors(); err != nil {
 		return nil, err
 	}

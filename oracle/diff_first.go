@@ -41,6 +41,31 @@ type Place struct {
 	Steps      int    `json:"steps"`        // n: steps of the math from these to it
 }
 
+// NonFinitePlace is the first element, in the order of the math and then of the tokens, that is NaN or infinite.
+type NonFinitePlace struct {
+	Tensors int    `json:"tensors"` // how many hold any
+	Name    string `json:"name"`
+	Layer   int    `json:"layer"` // -1 at top level
+	Token   int    `json:"token"` // -1 for states
+}
+
+// nonFinite finds it; nil if every element is a number on both sides.
+func (d *differ) nonFinite() (out *NonFinitePlace) {
+	for _, c := range d.order {
+		if c.firstEither < 0 {
+			continue
+		}
+		if out == nil {
+			out = &NonFinitePlace{Name: c.info.Name, Layer: c.info.Layer, Token: c.firstEither / c.width}
+			if c.info.Tap.Cache() {
+				out.Token = -1
+			}
+		}
+		out.Tensors++
+	}
+	return out
+}
+
 // unexplainedFactor is the 64 of Divergence.Unexplained.
 const unexplainedFactor = 64
 

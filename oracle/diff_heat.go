@@ -13,7 +13,7 @@ type Heat struct {
 	Layers []int `json:"layers"`
 	// From holds the first token of each bucket.
 	From []int `json:"token_from"`
-	// RelError is [bucket][layer]: rms of the difference over rms of REF; null for a non-finite mismatch.
+	// RelError is [bucket][layer]: rms of the difference over rms of REF; null where either side has a NaN or Inf.
 	RelError [][]Number `json:"rel_error"`
 }
 
@@ -43,7 +43,7 @@ func (d *differ) heat(tokens int) *Heat {
 			invalid := false
 			for t := from; t < to; t++ {
 				dd, aa = dd+c.rowDD[t], aa+c.rowAA[t]
-				invalid = invalid || c.rowInvalid[t] > 0
+				invalid = invalid || c.rowNonFinite[t] > 0
 			}
 			e := relative(dd, aa)
 			if invalid {

@@ -51,7 +51,7 @@ func (r *DiffResult) Render(w io.Writer, v DiffView) error {
 		fmt.Fprintf(&b, "note: %s\n", ascii(n))
 	}
 	b.WriteByte('\n')
-	if !r.Identical {
+	if !r.Identical || r.NonFinite != nil {
 		r.renderFirst(&b)
 		r.renderHeat(&b, v)
 		r.renderLayers(&b, v)
@@ -78,12 +78,15 @@ func (r *DiffResult) Headline() string {
 	case len(r.Tensors) == 0:
 		head = fmt.Sprintf("DIFFERENT ids at %d of %d positions", r.Logits.Positions-r.Logits.Top1Agree, r.Logits.Positions)
 	case r.Identical:
-		return fmt.Sprintf("IDENTICAL: the same bits in all %d tensors", len(r.Tensors))
+		return fmt.Sprintf("IDENTICAL: the same bits in all %d tensors", len(r.Tensors)) + r.NonFinite.clause()
+	case p == nil && r.NonFinite != nil:
+		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors, nowhere more than rounding explains where both are numbers", differ, len(r.Tensors))
 	case p == nil:
 		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors, nowhere more than rounding explains", differ, len(r.Tensors))
 	default:
 		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors; rounding does not explain %s", differ, len(r.Tensors), p.where())
 	}
+	head += r.NonFinite.clause()
 	if r.Tol != nil {
 		head += fmt.Sprintf("; %d of %d judged tensors exceed the tolerances", r.Tol.tensors(), r.Tol.Judged)
 	}
@@ -99,11 +102,21 @@ func (t *TolResult) tensors() int {
 	return len(names)
 }
 
-func (p *Place) where() string {
-	if p.Token < 0 {
-		return p.Name
+func (p *Place) where() string { return where(p.Name, p.Token) }
+
+func where(name string, token int) string {
+	if token < 0 {
+		return name
 	}
-	return fmt.Sprintf("%s at token %d", p.Name, p.Token)
+	return fmt.Sprintf("%s at token %d", name, token)
+}
+
+// clause is the headline's part about NaN and infinities, "" without any.
+func (p *NonFinitePlace) clause() string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("; NaN or Inf in %s, first %s", plural(p.Tensors, "tensor"), where(p.Name, p.Token))
 }
 
 func sideRow(role string, s DiffSide) []string {
@@ -132,6 +145,9 @@ func (r *DiffResult) renderFirst(b *strings.Builder) {
 		}
 		rows = append(rows, []string{f.what, f.p.where(), plural(f.p.Tokens, "row") + " of it",
 			"relative error " + orNaN(f.p.RelError), "of its inputs " + orNaN(f.p.InputError)})
+	}
+	if p := r.NonFinite; p != nil {
+		rows = append(rows, []string{"first NaN or Inf", where(p.Name, p.Token), plural(p.Tensors, "tensor"), "", ""})
 	}
 	columns(b, "lllll", rows)
 	fmt.Fprintf(b, "explained is up to %d x (the inputs' error + 2^%d a step)", unexplainedFactor, int(math.Log2(float64(r.First.Unit))))
@@ -188,7 +204,7 @@ func (r *DiffResult) renderTensors(b *strings.Builder, v DiffView) {
 	var same []string
 	for _, key := range order {
 		s := &r.Tensors[worst[key]]
-		if s.Identical() && !v.All {
+		if s.Identical() && !s.NonFinite.any() && !v.All {
 			same = append(same, key)
 			continue
 		}
@@ -205,7 +221,7 @@ func (r *DiffResult) renderTensors(b *strings.Builder, v DiffView) {
 	}
 }
 
-// worse orders tensors of one tap: non-finite mismatches, then relative error, then elements that differ.
+// worse orders tensors of one tap: non-finite mismatches, then those on both sides, then relative error, then elements that differ.
 func (s *TensorStats) worse(than *TensorStats) bool {
 	e := func(t *TensorStats) float64 {
 		if math.IsNaN(float64(t.RelError)) {
@@ -213,15 +229,22 @@ func (s *TensorStats) worse(than *TensorStats) bool {
 		}
 		return float64(t.RelError)
 	}
-	return cmp.Or(cmp.Compare(s.NonFinite.Mismatched, than.NonFinite.Mismatched), cmp.Compare(e(s), e(than)), cmp.Compare(s.Differ, than.Differ)) > 0
+	return cmp.Or(cmp.Compare(s.NonFinite.Mismatched, than.NonFinite.Mismatched),
+		cmp.Compare(s.NonFinite.Ref, than.NonFinite.Ref), cmp.Compare(e(s), e(than)), cmp.Compare(s.Differ, than.Differ)) > 0
 }
 
 func (s *TensorStats) row() []string {
 	switch {
-	case s.Identical():
+	case s.Identical() && !s.NonFinite.any():
 		return []string{s.Name, "same bits", "", "", "", "", "", "", "", ""}
 	case s.NonFinite.Mismatched > 0:
 		return []string{s.Name, "NaN/Inf", fmt.Sprint(s.NonFinite.FirstAt), "", "", "", "", "", "", "none"}
+	case s.NonFinite.any(): // on both sides: the figures are of the others, if there are any
+		if !s.numbers() {
+			return []string{s.Name, "NaN/Inf", fmt.Sprint(s.NonFinite.EitherAt), "", "", "", "", "", "", "none"}
+		}
+		return []string{s.Name, "NaN/Inf", fmt.Sprint(s.NonFinite.EitherAt), sci(s.RMSDiff), sci(s.RelError), fix(s.Cosine, 8), fix(s.SNR, 1),
+			strconv.FormatInt(s.MaxULP, 10), strconv.FormatInt(s.MedianULP, 10), sci(s.LeastTolerance)}
 	case s.DType == trace.I32:
 		return []string{s.Name, fmt.Sprintf("%d differ", s.Differ), fmt.Sprint(s.MaxAbsAt), "", "", "", "", "", "", ""}
 	}

@@ -296,3 +296,64 @@ func TestLayerErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestNaNIsNoAgreement: NaN and infinities at the same places on both sides have the same bits, and are counted, named
+// and drawn all the same; a tensor of nothing else keeps no tolerance.
+func TestNaNIsNoAgreement(t *testing.T) {
+	t.Parallel()
+	tol, err := ParseTolerances("tol.yaml", []byte("rules:\n  - {taps: \"*\", max_abs: 1e9}\n  - {taps: \"*ids\", mismatches: 9}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil := func(m *mem) *mem {
+		m.data["layer1.gdn.q_l2"][3*len(m.data["layer1.gdn.q_l2"])/9] = float32(math.Inf(-1))
+		m.data["layer2.out"][4*96+5] = float32(math.NaN())
+		for i := range m.data["logits"] {
+			m.data["logits"][i] = float32(math.NaN())
+		}
+		return m
+	}
+	if _, ok := golden(t, "a", "tiny-asym", "p9").data["layer1.gdn.q_l2"]; !ok {
+		t.Fatal("tiny-asym has no layer1.gdn.q_l2")
+	}
+	const clause = "; NaN or Inf in 3 tensors, first layer1.gdn.q_l2 at token 3"
+	for _, tt := range []struct {
+		name string
+		test func(m *mem) *mem
+		head string
+	}{
+		{"same bits elsewhere", spoil, "IDENTICAL: the same bits in all 86 tensors" + clause},
+		{"rounding elsewhere", func(m *mem) *mem {
+			m.data["layer0.out"][0] *= 1 + 0x1p-22
+			return spoil(m)
+		}, "DIFFERENT bits in 1 of 86 tensors, nowhere more than rounding explains where both are numbers" + clause},
+	} {
+		r := mustDiff(t, spoil(golden(t, "a", "tiny-asym", "p9")), tt.test(golden(t, "b", "tiny-asym", "p9")), DiffOptions{})
+		if got := r.Headline(); got != tt.head {
+			t.Errorf("%s: %q\nwant %q", tt.name, got, tt.head)
+		}
+		if r.ExitCode() != 0 {
+			t.Errorf("%s: exit code %d without tolerances", tt.name, r.ExitCode())
+		}
+		if e := r.Heat.RelError[4][2]; finite(float64(e)) {
+			t.Errorf("%s: the strip shows %g where layer2.out is NaN on both sides", tt.name, e)
+		}
+		var b strings.Builder
+		if err := r.Render(&b, DiffView{}); err != nil {
+			t.Fatal(err)
+		}
+		_, same, _ := strings.Cut(b.String(), "the same bits wherever they are: ")
+		for _, tap := range []string{"logits", "gdn.q_l2"} {
+			if list, _, _ := strings.Cut(same, "\n"); strings.Contains(list, tap) || list == "" {
+				t.Errorf("%s: %s is listed under the same bits: %s", tt.name, tap, list)
+			}
+		}
+	}
+	r := mustDiff(t, spoil(golden(t, "a", "tiny-asym", "p9")), spoil(golden(t, "b", "tiny-asym", "p9")), DiffOptions{Tol: tol})
+	if r.ExitCode() != 1 || len(r.Tol.Exceeded) != 1 || r.Tol.Exceeded[0].Name != "logits" {
+		t.Errorf("tolerances: exceeded %+v, want logits, which hold no number", r.Tol.Exceeded)
+	}
+	if r := mustDiff(t, golden(t, "a", "tiny-asym", "p9"), golden(t, "b", "tiny-asym", "p9"), DiffOptions{}); r.NonFinite != nil {
+		t.Errorf("numbers alone: %+v", r.NonFinite)
+	}
+}

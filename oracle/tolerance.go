@@ -139,7 +139,8 @@ type Exceeded struct {
 }
 
 // Judge holds tensors to the rules. A rule that binds none of them is an error: it is a spelling mistake more often
-// than not, and a gate that checks nothing must not pass. A tensor with a non-finite mismatch exceeds every bound.
+// than not, and a gate that checks nothing must not pass. For the same reason a tensor without an element that is a number on
+// both sides exceeds every bound, as one with a non-finite mismatch does.
 func (t *Tolerances) Judge(tensors []TensorStats) (*TolResult, error) {
 	out := &TolResult{File: t.File, Unjudged: []string{}, Exceeded: []Exceeded{}}
 	used := make([]bool, len(t.Rules))
@@ -192,7 +193,7 @@ func (r *TolRule) judge(s *TensorStats, k int) (over []Exceeded, bound bool) {
 		if b.op == ">=" {
 			kept = b.value >= *b.limit
 		}
-		if s.NonFinite.Mismatched > 0 {
+		if s.NonFinite.Mismatched > 0 || s.NonFinite.any() && !s.numbers() {
 			kept, b.value = false, math.NaN()
 		}
 		if !kept {
