@@ -12,6 +12,7 @@ import (
 	"sibyl/internal/inputerr"
 	"sibyl/internal/mmap"
 	"sibyl/internal/safetensors"
+	"sibyl/internal/userfile"
 )
 
 // maxJSON bounds the small files of a checkpoint in bytes; the largest real one is an index of a few megabytes.
@@ -36,9 +37,9 @@ func openFolder(path string) (*folder, error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	d := &folder{fsys: root.FS(), root: root, label: path}
+	d := &folder{fsys: userfile.FS(root.FS()), root: root, label: path}
 	if sub != "" {
-		if d.fsys, err = fs.Sub(root.FS(), sub); err != nil {
+		if d.fsys, err = fs.Sub(d.fsys, sub); err != nil {
 			_ = root.Close()
 			return nil, unreadable(path, err)
 		}
@@ -133,7 +134,11 @@ func (d *folder) open(name string) (fs.File, error) {
 		return f, nil
 	}
 	e := &inputerr.Error{File: d.show(name), Err: cause(err), Do: "see that the file can be read"}
+	var odd *userfile.NotRegular
 	switch {
+	case errors.As(err, &odd):
+		e.Found, e.Want, e.Err = odd.What(), "a regular file", nil
+		e.Do = "put its content into a file of that name"
 	case errors.Is(err, fs.ErrNotExist):
 		e.Found, e.Want, e.Err = "no such file", "a part of the checkpoint", nil
 		e.Do = "the checkpoint is not complete: download it again"

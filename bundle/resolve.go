@@ -1,7 +1,10 @@
 package bundle
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"sibyl/internal/demo"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/safetensors"
+	"sibyl/internal/userfile"
 )
 
 // Kind is what a reference turned out to be.
@@ -106,7 +110,11 @@ func fileRef(path string) (Ref, error) {
 	}
 	f, err := safetensors.Open(path)
 	if err != nil {
-		if strings.HasSuffix(path, ".safetensors") {
+		if strings.HasSuffix(path, ".safetensors") || strings.HasSuffix(path, ".trace") || !otherFile(path) {
+			var in *inputerr.Error
+			if errors.As(err, &in) && !strings.HasSuffix(path, ".safetensors") && in.Field != "" {
+				in.Do = "the trace was cut or damaged: make it again with `sibyl trace`"
+			}
 			return Ref{}, err
 		}
 		return Ref{}, e
@@ -117,6 +125,19 @@ func fileRef(path string) (Ref, error) {
 		return Ref{Text: path, Kind: TraceFile, Path: path, Name: filepath.Base(path)}, nil
 	}
 	return Ref{}, e
+}
+
+// otherFile says whether path is readable and does not begin as a safetensors file or a cut one does: then what is
+// wrong with it as such a file is of no use to anybody.
+func otherFile(path string) bool {
+	f, err := userfile.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // only read
+	var head [9]byte
+	n, _ := io.ReadFull(f, head[:])
+	return n > 0 && (n < 8 || binary.LittleEndian.Uint64(head[:]) > safetensors.MaxHeader || n == 9 && head[8] != '{')
 }
 
 // notACheckpoint is the error for opening something that is known and is no checkpoint.
@@ -183,7 +204,7 @@ func hubRef(id string, getenv func(string) string) (Ref, error) {
 
 // hubRevision reads refs/main. It is a file in the user's cache, but still a text that becomes a path.
 func hubRevision(model string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(model, "refs", "main"))
+	text, err := userfile.Read(filepath.Join(model, "refs", "main"), 4096)
 	if err == nil {
 		revision := strings.TrimSpace(string(text[:min(len(text), 256)]))
 		if !fs.ValidPath(revision) || revision == "." || strings.ContainsAny(revision, `/\:`) {

@@ -168,6 +168,17 @@ func TestResolve(t *testing.T) {
 	if err := os.WriteFile(notes, []byte("hello, this is text"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	whole, err := os.ReadFile(traceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(dir, "cut")
+	blank := filepath.Join(dir, "blank")
+	for path, data := range map[string][]byte{cut: whole[:len(whole)-4], blank: nil} {
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dangling := filepath.Join(dir, "dangling")
 	if err := os.Symlink("nowhere", dangling); err != nil {
 		t.Skip(err)
@@ -192,6 +203,8 @@ func TestResolve(t *testing.T) {
 		{"no-id", "org/absent", 0, "found no such folder, and no " + filepath.Join(hub, "models--org--absent") + ", want a path, or an id in the local hub cache; download it (`hf download org/absent`) or give the checkpoint's folder; sibyl never uses the network"},
 		{"text-file", notes, 0, "found a file, want a checkpoint's folder; give the folder that holds config.json and the weights"},
 		{"weights-file", weights, 0, "found a file, want a checkpoint's folder; give the folder it is in: " + filepath.Dir(weights)},
+		{"cut-trace", cut, 0, "header length (bytes 0..8): found 48, want at most 44, what the file holds after it; the trace was cut or damaged: make it again with `sibyl trace`"},
+		{"blank-file", blank, 0, "header length (bytes 0..8): found a file of 0 bytes, want at least 8; the trace was cut or damaged: make it again with `sibyl trace`"},
 		{"dangling", dangling, 0, `found a symlink to "nowhere", where nothing is, want a checkpoint's folder; point it to one`},
 	}
 	for _, tt := range tests {

@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/strictjson"
+	"sibyl/internal/userfile"
 )
 
 // maxTranscript bounds what is read: the evidence of 100,000 positions of six engines, eight candidates each.
@@ -18,21 +17,13 @@ const maxTranscript = 256 << 20
 
 // OpenTranscript reads the transcript in a file. The error is an *inputerr.Error.
 func OpenTranscript(file string) (*Transcript, error) {
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, &inputerr.Error{File: file, Err: errors.Unwrap(err), Do: "give the file of a transcript"}
-	case !info.Mode().IsRegular():
-		return nil, &inputerr.Error{File: file, Found: "no regular file", Want: "a transcript (" + TranscriptSchema + ")"}
+	data, err := userfile.Read(file, maxTranscript)
+	var in *inputerr.Error
+	if errors.As(err, &in) {
+		in.Want, in.Do = "a transcript ("+TranscriptSchema+")", "give the file of a transcript"
 	}
-	f, err := os.Open(file)
 	if err != nil {
-		return nil, &inputerr.Error{File: file, Err: err}
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxTranscript+1))
-	if err != nil {
-		return nil, &inputerr.Error{File: file, Err: err}
+		return nil, err
 	}
 	return ParseTranscript(file, data)
 }

@@ -107,11 +107,11 @@ func TestTranscriptRefused(t *testing.T) {
 		})
 	}
 	dir := t.TempDir()
-	if _, err := OpenTranscript(dir); errText(err) != dir+": found no regular file, want a transcript (coreai-gate-transcript/1)" {
+	if _, err := OpenTranscript(dir); errText(err) != dir+": found a folder, want a transcript (coreai-gate-transcript/1); give the file of a transcript" {
 		t.Errorf("a folder: %v", err)
 	}
 	none := filepath.Join(dir, "none.json")
-	if _, err := OpenTranscript(none); errText(err) != none+": no such file or directory; give the file of a transcript" {
+	if _, err := OpenTranscript(none); errText(err) != none+": found no such file, want a transcript (coreai-gate-transcript/1); give the file of a transcript" {
 		t.Errorf("no file: %v", err)
 	}
 }

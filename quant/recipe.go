@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"sibyl/internal/inputerr"
 	"sibyl/internal/near"
 	"sibyl/internal/strictyaml"
+	"sibyl/internal/userfile"
 )
 
 // A recipe is a scheme in YAML:
@@ -86,9 +86,9 @@ func LoadRecipe(file string) (*Scheme, error) {
 	bad := func(err error) error {
 		return &inputerr.Error{File: file, Err: err, Do: "give the path of a recipe (YAML)"}
 	}
-	f, err := os.Open(file)
+	f, err := userfile.Open(file)
 	if err != nil {
-		return nil, bad(err)
+		return nil, userfile.Fault(file, "give the path of a recipe (YAML)", err)
 	}
 	defer func() { _ = f.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxBytes+1))

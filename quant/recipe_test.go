@@ -158,7 +158,7 @@ func TestLoadRecipe(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "r.yaml")
 	_, err := LoadRecipe(file)
-	refused(t, err, "no such file or directory; give the path of a recipe (YAML)")
+	refused(t, err, "r.yaml: found no such file, want a regular file; give the path of a recipe (YAML)")
 	if err := os.WriteFile(file, []byte(recipe("lm_head")), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"sibyl/config"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/safetensors"
+	"sibyl/internal/userfile"
 )
 
 // Options of Write. The zero value writes shards of at most 4 GB on all cores.
@@ -123,11 +124,11 @@ func fileName(name string) string {
 
 // folder writes everything under a temporary name and renames it.
 func (w *writer) folder(ctx context.Context, units []unit, dir string) (err error) {
-	dir = filepath.Clean(dir)
 	if err := w.free(dir); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".tmp-*")
+	dir = filepath.Clean(dir)
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), userfile.TempPattern(dir))
 	if err != nil {
 		return failed(dir, "create", err)
 	}
@@ -175,6 +176,9 @@ func failed(dir, what string, err error) error {
 // free says whether dir may be written.
 func (w *writer) free(dir string) error {
 	e := &inputerr.Error{File: dir, Want: "a name that is free", Do: "choose another folder, or remove this one"}
+	if err := userfile.CheckOutputFolder(dir); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/userfile"
 )
 
 // maxFile bounds what is read into memory. The largest tokenizer.json of the family is about 20 MB.
@@ -17,7 +17,7 @@ const maxFile = 64 << 20
 
 // Load reads a tokenizer.json, or a .tiktoken file that ParseTiktoken knows.
 func Load(name string) (*Tokenizer, error) {
-	f, err := os.Open(name)
+	f, err := userfile.Open(name)
 	if err != nil {
 		return nil, openError(name, err)
 	}
@@ -61,6 +61,10 @@ func readFS(fsys fs.FS, name string) ([]byte, error) {
 }
 
 func openError(name string, err error) error {
+	var odd *userfile.NotRegular
+	if errors.As(err, &odd) {
+		return userfile.Fault(name, "give a folder or file that holds the tokenizer", err)
+	}
 	do := ""
 	if errors.Is(err, fs.ErrNotExist) {
 		do = "give a folder or file that holds the tokenizer"

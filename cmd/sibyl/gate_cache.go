@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"os"
 	"strings"
 
 	"sibyl/bundle"
 	"sibyl/engine"
-	"sibyl/internal/inputerr"
+	"sibyl/internal/strictyaml"
+	"sibyl/internal/userfile"
 	"sibyl/oracle"
 	"sibyl/oracle/refcache"
 )
@@ -142,9 +142,9 @@ func hashOfFile(part, prefix string) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := userfile.Read(file, strictyaml.MaxBytes)
 	if err != nil {
-		return "", &inputerr.Error{File: file, Err: err}
+		return "", err
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil

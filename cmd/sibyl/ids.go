@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/userfile"
 )
 
 // maxInputBytes bounds what is read from a file or from standard input as text or ids: 262,144 positions of
@@ -133,19 +134,10 @@ func (a *App) readInput(ctx context.Context, flag, file string) ([]byte, error) 
 	if file == "-" {
 		return a.readStdin(ctx)
 	}
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, &inputerr.Error{File: flag, Err: err}
-	case info.IsDir():
-		return nil, &inputerr.Error{File: file, Found: "a folder", Want: "a file"}
-	case info.Size() > maxInputBytes:
-		return nil, &inputerr.Error{File: file, Found: fmt.Sprintf("%d bytes", info.Size()), Want: fmt.Sprintf("at most %d", maxInputBytes)}
+	data, err := userfile.Read(file, maxInputBytes)
+	var in *inputerr.Error
+	if errors.As(err, &in) {
+		in.File, in.Field = flag, file
 	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, &inputerr.Error{File: flag, Err: err}
-	}
-	defer f.Close()
-	return readBounded(f, file)
+	return data, err
 }

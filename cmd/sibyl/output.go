@@ -7,11 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/google/renameio/v2/maybe"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/userfile"
 )
 
 // pipe buffers standard output and keeps the first error, so that printing needs no check at every line.
@@ -79,15 +79,12 @@ func (o *Output) writeBytes(data []byte) error {
 	return maybe.WriteFile(o.Out, data, 0o644)
 }
 
-// checkOutput refuses to overwrite without force.
+// checkOutput refuses what cannot become a file, if one was asked for; without force, what would be overwritten.
 func checkOutput(path string, force bool) error {
-	if path == "" || force {
+	if path == "" {
 		return nil
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return errExists(path)
-	}
-	return nil
+	return userfile.CheckOutput(path, force)
 }
 
 // marshal is the one form of JSON sibyl prints: indented, UTF-8 as it is, a line end at the end.

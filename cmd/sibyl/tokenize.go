@@ -9,6 +9,7 @@ import (
 	"sibyl/bundle"
 	"sibyl/internal/demo"
 	"sibyl/internal/inputerr"
+	"sibyl/internal/userfile"
 	"sibyl/tokenizer"
 )
 
@@ -122,7 +123,7 @@ func (v *Tokenize) load(modelName string) (*tokenizer.Tokenizer, *tokenizer.Chat
 	if ref.Kind == bundle.Demo {
 		return tokenizer.LoadFS(demo.FS, ".")
 	}
-	tok, chat, err := tokenizer.LoadFS(os.DirFS(ref.Path), ".")
+	tok, chat, err := tokenizer.LoadFS(userfile.FS(os.DirFS(ref.Path)), ".")
 	if err != nil {
 		err = fmt.Errorf("%s: %w", ref.Path, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"math"
 	"os"
+
+	"sibyl/internal/userfile"
 )
 
 // Advice tells the kernel how a range will be read.
@@ -31,9 +33,9 @@ type Map struct {
 	mapped bool
 }
 
-// Open maps the file at path.
+// Open maps the regular file at path.
 func Open(path string) (*Map, error) {
-	f, err := os.Open(path)
+	f, err := userfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func fileMap(f *os.File) (*Map, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+		return nil, &userfile.NotRegular{Mode: info.Mode()}
 	}
 	size := info.Size()
 	if size < 0 || size > math.MaxInt {

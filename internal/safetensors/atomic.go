@@ -4,12 +4,17 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"sibyl/internal/userfile"
 )
 
-// createTemp opens a new file beside path. renameio does the same, but has no such call on Windows and no pattern
+// createTemp opens a new file beside path, unless what is there is no regular file. renameio does the same, but has no such call on Windows and no pattern
 // for the name, by which leftovers of killed runs are known.
 func createTemp(path string) (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	if err := userfile.Replaceable(path); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), userfile.TempPattern(path))
 	if err != nil {
 		return nil, err
 	}
@@ -29,6 +34,9 @@ func publish(f *os.File, path string) error {
 		return err
 	}
 	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := userfile.Replaceable(path); err != nil { // it may have come meanwhile
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {

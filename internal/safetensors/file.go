@@ -10,6 +10,7 @@ import (
 
 	"sibyl/internal/inputerr"
 	"sibyl/internal/mmap"
+	"sibyl/internal/userfile"
 )
 
 // File is an open safetensors file. Its tensors' Data are views of the mapped bytes, valid until Close.
@@ -25,7 +26,7 @@ type File struct {
 func Open(path string) (*File, error) {
 	m, err := mmap.Open(path)
 	if err != nil {
-		return nil, &inputerr.Error{File: path, Err: err, Do: "give the path of a safetensors file that can be read"}
+		return nil, userfile.Fault(path, "give the path of a safetensors file that can be read", err)
 	}
 	return FromMap(path, m)
 }

@@ -52,7 +52,7 @@ type value struct {
 // Create begins a file at path. Its size is fixed from here on, and the space is claimed where the file system can.
 // The bytes of the data section are in the order of tensors, those of wider elements first, so that every tensor is
 // aligned to its element (as the format's own writer does). path is not touched before Commit, which replaces what
-// is there: whether that is wanted is the caller's to ask. Metadata values may be changed by SetMetadata as long as
+// is there if that is a regular file (anything else is refused): whether it is wanted is the caller's to ask. Metadata values may be changed by SetMetadata as long as
 // their length stays; reserve them with filler.
 func Create(path string, metadata map[string]string, tensors []Spec) (*Writer, error) {
 	w := &Writer{path: path, tensors: make(map[string]*slot, len(tensors)), values: map[string]value{}}
@@ -264,5 +264,9 @@ func (w *Writer) Abort() {
 
 // fail names the file and, for a full disk or the like, what to do.
 func (w *Writer) fail(what string, err error) error {
+	var in *inputerr.Error
+	if errors.As(err, &in) {
+		return err
+	}
 	return &inputerr.Error{File: w.path, Field: what, Err: err, Do: "nothing was left under that name; free space or choose another place"}
 }

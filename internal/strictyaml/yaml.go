@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 
 	"sibyl/internal/inputerr"
 	"sibyl/internal/near"
+	"sibyl/internal/userfile"
 )
 
 // MaxBytes bounds a text: a rule for every tensor of a 64-layer model fits. MaxDepth bounds its nesting.
@@ -38,9 +38,9 @@ func Read(file, what string, to any) error {
 	bad := func(err error) error {
 		return &inputerr.Error{File: file, Err: err, Do: "give the path of a YAML file with " + what}
 	}
-	f, err := os.Open(file)
+	f, err := userfile.Open(file)
 	if err != nil {
-		return bad(err)
+		return userfile.Fault(file, "give the path of a YAML file with "+what, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
 	if err = errors.Join(err, f.Close()); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/google/renameio/v2/maybe"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/userfile"
 )
 
 // Numerics counts the changes to sibyl's engines that changed a bit of a result. It is part of every key, so that
@@ -115,7 +116,7 @@ func (s *Store) path(k key) string {
 // get gives the content of k's file, if there is one that is whole and is k's.
 func (s *Store) get(k key) ([]byte, bool) {
 	path := s.path(k)
-	f, err := os.Open(path)
+	f, err := userfile.Open(path)
 	if err != nil {
 		if !os.IsNotExist(err) {
 			s.distrust(path, err.Error())
