@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"sibyl/internal/inputerr"
@@ -49,6 +50,21 @@ func (l Limits) Check(what string, p Prompt, path Path, have, generate int) erro
 		}
 	}
 	return l.CheckIDs(what, p.IDs)
+}
+
+// CheckChoice refuses to choose the next id from a row whose largest logit is NaN (which counts as the largest) or
+// infinite, unless the id is forced or NonFinite asks to go on. subject names the model. Engines that show no logits
+// pass: nothing is known there.
+func (o *Options) CheckChoice(subject string, p *Position) error {
+	if o.Force != nil || o.NonFinite || len(p.Top) == 0 {
+		return nil
+	}
+	top := p.Top[0]
+	if !math.IsNaN(top.Logit) && !math.IsInf(top.Logit, 0) {
+		return nil
+	}
+	return &inputerr.Error{File: subject, Field: fmt.Sprintf("logits after position %d", p.Pos), Found: fmt.Sprintf("%v for id %d", top.Logit, top.ID),
+		Want: "numbers to choose the next token by", Do: "`sibyl inspect` lists weights that hold NaN or Inf; `sibyl diff` names the tensor where they begin"}
 }
 
 // CheckIDs refuses ids outside the vocabulary.

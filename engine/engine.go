@@ -162,7 +162,10 @@ type Options struct {
 	// makes len(Force) tokens (MaxTokens is ignored): teacher forcing along the decode path.
 	Force []int32
 	// Choose picks the next id from a logit row; nil means greedy, lowest id of a tie. Needs Logits.
-	Choose     func(logits []float32) int32
+	Choose func(logits []float32) int32
+	// NonFinite goes on where the largest logit is NaN or infinite, at Position.ID: for who looks at what an engine does
+	// and judges it. Without it Generate ends there with an error, since no id is the model's choice: see CheckChoice.
+	NonFinite  bool
 	Stop       []int32 // ids that end the generation after they were emitted
 	TopK       int
 	Logits     bool
@@ -181,6 +184,10 @@ type Token struct {
 
 // State is a decoder's state between two calls, by the cache names of section 3
 // ("cache.layer0.recurrent_state"), on the host in float32.
+//
+// It holds no rope position: text that continues from it stands at Len, Len+1, ... on all three axes. After a prompt
+// with PositionIDs of its own the next position may be another one (within one Generate it is: the largest seen, plus
+// one), and only the caller knows it: give the PositionIDs of what follows.
 type State struct {
 	Len     int // tokens consumed
 	Tensors map[string]StateTensor

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -335,5 +336,49 @@ func TestRagged(t *testing.T) {
 		if n != len(all[i]) || n != len(p.IDs) {
 			t.Errorf("prompt %d: %d positions alone, %d in the batch, %d ids", i, n, len(all[i]), len(p.IDs))
 		}
+	}
+}
+
+// TestNaNIsNoChoice: a row of NaN is shown by Score, but no id is chosen of it, greedily or by a sampler: Generate ends
+// there and names the position. A forced id is no choice, and who asks for it sees everything.
+func TestNaNIsNoChoice(t *testing.T) {
+	t.Parallel()
+	const want = "../testdata/checkpoints/nonfinite@cpu,hf-fp32,exact: logits after position 2: found NaN for id 0, want numbers to choose " +
+		"the next token by; `sibyl inspect` lists weights that hold NaN or Inf; `sibyl diff` names the tensor where they begin"
+	sampler, err := NewSampler(SamplerOptions{Temperature: 1, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.Open(context.Background(), "cpu", engine.Spec{Model: "../testdata/checkpoints/nonfinite"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, tt := range []struct {
+		name   string
+		opt    engine.Options
+		tokens int
+		want   string
+	}{
+		{"greedy", engine.Options{MaxTokens: 3}, 0, want},
+		{"sampler", engine.Options{MaxTokens: 3, Choose: sampler.Choose}, 0, want},
+		{"forced", engine.Options{Force: []int32{4, 5, 6}}, 3, ""},
+		{"asked for", engine.Options{MaxTokens: 3, NonFinite: true}, 3, ""},
+	} {
+		tokens := 0
+		err := e.Generate(context.Background(), engine.Prompt{IDs: []int32{1, 2, 3}}, tt.opt, func(*engine.Token) error { tokens++; return nil })
+		if got := fmt.Sprint(err); tokens != tt.tokens || got != cmp.Or(tt.want, "<nil>") {
+			t.Errorf("%s: %d tokens, want %d; %s\nwant %s", tt.name, tokens, tt.tokens, got, tt.want)
+		}
+	}
+	positions := 0
+	err = e.Score(context.Background(), []engine.Prompt{{IDs: []int32{1, 2, 3}}}, engine.Want{}, func(p *engine.Position) error {
+		if positions++; p.Top[0].Logit == p.Top[0].Logit {
+			t.Errorf("position %d: the largest logit is %g, want NaN", p.Pos, p.Top[0].Logit)
+		}
+		return nil
+	})
+	if err != nil || positions != 3 {
+		t.Errorf("Score: %d positions, %v; want all 3", positions, err)
 	}
 }

@@ -209,6 +209,9 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		return err
 	}
 	for i := range n {
+		if err := opt.CheckChoice(e.info.Subject, last); err != nil {
+			return err
+		}
 		tok := engine.Token{Index: i, ID: last.ID, Position: *last}
 		switch {
 		case opt.Force != nil:

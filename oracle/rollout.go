@@ -18,7 +18,7 @@ import (
 // len(force) steps. Without, e goes its own greedy way for n steps or up to a stop id.
 func generate(ctx context.Context, e engine.Engine, who string, q *PromptResult, force []int32, p *Protocol, each func(i int, s Seen) error) error {
 	shows := e.Info().Shows
-	opt := engine.Options{Force: force, TopK: p.candidates(shows), Path: p.Path}
+	opt := engine.Options{Force: force, TopK: p.candidates(shows), Path: p.Path, NonFinite: true} // NaN is judged, not avoided
 	want := len(force)
 	if force == nil {
 		opt.MaxTokens, opt.Stop, want = p.MaxTokens, p.Stop, p.MaxTokens

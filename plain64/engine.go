@@ -148,6 +148,9 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	err = e.feed(ctx, prompt, opt.Path, s, t, s.n+len(prompt.IDs)-1, keep)
 	for i := 0; i < n && err == nil; i++ {
 		tok := engine.Token{Index: i, Position: *position(0, s.n-1, logits, opt.TopK, opt.Logits)}
+		if err = opt.CheckChoice(e.info.Subject, &tok.Position); err != nil {
+			break
+		}
 		if tok.ID, err = e.choose(&tok, logits, opt); err != nil {
 			break
 		}

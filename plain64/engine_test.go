@@ -362,6 +362,15 @@ func TestBrokenWeights(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		// No id is chosen of such a row, unless somebody asks for it.
+		for _, asked := range []bool{false, true} {
+			tokens, opt := 0, engine.Options{MaxTokens: 2, NonFinite: asked}
+			err := e.Generate(context.Background(), engine.Prompt{IDs: []int32{1, 2}}, opt, func(*engine.Token) error { tokens++; return nil })
+			refused := err != nil && strings.Contains(err.Error(), "@fp64: logits after position 1: found NaN for id 0, want numbers") && tokens == 0
+			if asked && (err != nil || tokens != 2) || !asked && !refused {
+				t.Errorf("%s: NonFinite %v: %d tokens, %v", name, asked, tokens, err)
+			}
+		}
 	}
 }
 

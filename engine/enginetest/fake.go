@@ -143,6 +143,9 @@ func (f *Fake) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Op
 		}
 	}
 	for i := range n {
+		if err := opt.CheckChoice(f.Describes.Subject, pos); err != nil {
+			return err
+		}
 		t := engine.Token{Index: i, ID: pos.ID, Position: *pos}
 		switch {
 		case opt.Force != nil:

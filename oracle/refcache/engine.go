@@ -330,6 +330,9 @@ func (e *Engine) replay(ctx context.Context, known []oracle.Seen, prompt engine.
 			return fmt.Errorf("reference cache stopped after %d tokens: %w", i, err)
 		}
 		t := engine.Token{Index: i, ID: e.consumed(known, opt, i), Position: position(&known[i], 0, len(prompt.IDs)-1+i, opt.TopK)}
+		if err := opt.CheckChoice(e.info.Subject, &t.Position); err != nil {
+			return err
+		}
 		if err := each(&t); err != nil {
 			return err
 		}

@@ -215,6 +215,9 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		}
 		p := position(&x.seen[len(ids)-1-x.from], opt.TopK, e.info.Shows)
 		p.Pos = len(ids) - 1
+		if err := opt.CheckChoice(e.info.Subject, p); err != nil {
+			return err
+		}
 		t := engine.Token{Index: i, ID: p.ID, Position: *p}
 		if opt.Force != nil {
 			t.ID = opt.Force[i]
