@@ -66,12 +66,12 @@ func ratio(signal, noise float64) Figure {
 
 func (t *tally) snr() Figure { return ratio(t.signal, t.noise) }
 
-// cosine of before and after; 1 where both are zero.
+// cosine of before and after; 1 where nothing was changed, else at most the number below it.
 func (t *tally) cosine() Figure {
-	if t.signal == 0 || t.after == 0 {
+	if t.noise == 0 || t.signal == 0 || t.after == 0 {
 		return 1
 	}
-	return Figure(t.dot / math.Sqrt(t.signal) / math.Sqrt(t.after))
+	return Figure(min(t.dot/math.Sqrt(t.signal)/math.Sqrt(t.after), math.Nextafter(1, 0)))
 }
 
 // sums adds vectors to the tally and gives their signal and noise.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"sibyl/precision"
+	"sibyl/quant"
 	"sibyl/trace"
 )
 
@@ -127,6 +129,10 @@ func (a *App) candidates(before []string, current string) []string {
 		return names
 	case len(verb.Positional) > 0 && verb.Positional[0].Enum != "":
 		return verb.Positional[0].EnumSlice()
+	case verb.Name == "schemes":
+		return append(quant.Names(), "recipe:")
+	case verb.Name == "contracts":
+		return append(precision.Names(), "contract:")
 	case strings.Contains(current, "@"):
 		return partCandidates(current)
 	}
@@ -154,6 +160,9 @@ func flagValues(f *kong.Flag, prefix string) []string {
 		for t := range trace.NumTaps {
 			values = append(values, strings.Replace(t.String(), "layerN", "layer*", 1))
 		}
+	}
+	if f.Name == "scheme" {
+		values = append(quant.Names(), "recipe:")
 	}
 	var out []string
 	for _, v := range values {

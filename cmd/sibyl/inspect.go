@@ -11,15 +11,16 @@ import (
 type Inspect struct {
 	Model   string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, or a trace file; left out, the demo model."`
 	Tensors bool   `help:"List every tensor; the default folds those of one role."`
-	Hash    bool   `help:"Compute the sha256 of the weights (reads all of them)."`
+	Hash    bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
 	Scan    bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
 	JSON
 }
 
 // Help is the part of the help below the flags.
 func (*Inspect) Help() string {
-	return `Sizes are as stored. "per token" is what decoding one token must read.
-A NaN, an Inf or a trace whose data does not match its hash is exit code 1.
+	return `Sizes are as stored. "per token" is what decoding one token must read. Of a checkpoint that sibyl
+quantized, --tensors and --json show each weight's sha256 of q followed by its scales.
+A NaN, an Inf, and weights or a trace whose bytes do not match their hash are exit code 1.
 
 Examples:
 
@@ -39,6 +40,7 @@ type inspection struct {
 	Parameters    int64          `json:"parameters"`
 	Bytes         int64          `json:"bytes"`
 	BytesPerToken int64          `json:"bytes_per_token"`
+	Quantization  *quantInfo     `json:"quantization,omitempty"`
 	Groups        []groupInfo    `json:"groups"`
 	Tensors       []tensorInfo   `json:"tensors"`
 	Unused        []tensorInfo   `json:"unused"`
@@ -52,6 +54,8 @@ type groupInfo struct {
 	Name     string `json:"name"`
 	Bytes    int64  `json:"bytes"`
 	PerToken int64  `json:"bytes_per_token"`
+	Q        int64  `json:"q_bytes,omitempty"`
+	Scales   int64  `json:"scale_bytes,omitempty"` // minvals included
 }
 
 // tensorInfo is one tensor, or, folded, all of one role.
@@ -61,7 +65,9 @@ type tensorInfo struct {
 	Shape []int  `json:"shape"`
 	Bytes int64  `json:"bytes"`
 	File  string `json:"file"`
+	*quantizedTensor
 	role  string
+	group bundle.Group
 }
 
 // nonFinite counts what is no number in a tensor.
@@ -94,8 +100,9 @@ func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
 	if err := r.weights(c); err != nil {
 		return err
 	}
+	r.quantization(c)
 	if v.Hash {
-		if r.WeightsSHA256, err = c.WeightsSHA256(ctx, a.Progress("hashing the weights")); err != nil {
+		if err := r.hash(ctx, c, a); err != nil {
 			return err
 		}
 	}
@@ -108,7 +115,7 @@ func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
 	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.render(w, v.Tensors) }); err != nil {
 		return err
 	}
-	if len(r.NonFinite) > 0 {
+	if len(r.NonFinite) > 0 || r.Quantization != nil && r.Quantization.Record == recordDiffers {
 		return statusError(exitMismatch)
 	}
 	return nil

@@ -42,6 +42,14 @@ func nameClaims(name string, parameters int64, dtypes map[string]int) (out []str
 	}
 	if m := nameDType.FindStringSubmatch(name); m != nil {
 		claim := strings.ToUpper(strings.TrimPrefix(strings.ToLower(m[1]), "fp"))
+		switch claim {
+		case "INT8":
+			claim = "I8"
+		case "INT4":
+			if claim = "I4"; strings.HasPrefix(dtypesText(dtypes), "U4") {
+				claim = "U4"
+			}
+		}
 		if claim == "32" || claim == "16" || claim == "8" {
 			claim = "F" + claim
 		}

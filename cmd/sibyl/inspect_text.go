@@ -77,8 +77,11 @@ func (r *inspection) render(w io.Writer, everyTensor bool) error {
 		mlp = fmt.Sprintf("%d experts of inner width %d, %d a token, and a shared one of %d", c.Experts, c.ExpertsInner, c.ExpertsTopK, c.SharedInner)
 	}
 	head := "own weights"
-	if c.TiedEmbeddings {
+	switch {
+	case c.TiedEmbeddings:
 		head = "tied to the embedding"
+	case r.Quantization != nil && r.Quantization.UntiedHead:
+		head = "a copy of its own, untied from the embedding by the scheme"
 	}
 	rows := [][]string{
 		{"name", r.Name},
@@ -94,6 +97,7 @@ func (r *inspection) render(w io.Writer, everyTensor bool) error {
 		{"head", head},
 		{"config sha256", r.ConfigSHA256},
 	}
+	rows = append(rows, r.quantRows()...)
 	if r.WeightsSHA256 != "" {
 		rows = append(rows, []string{"weights sha256", r.WeightsSHA256})
 	}
@@ -101,12 +105,7 @@ func (r *inspection) render(w io.Writer, everyTensor bool) error {
 		return err
 	}
 	fmt.Fprintf(w, "\n")
-	groups := [][]string{{"group", "stored", "share", "per token"}}
-	for _, g := range r.Groups {
-		share := fmt.Sprintf("%.1f %%", 100*float64(g.Bytes)/float64(max(1, r.Bytes)))
-		groups = append(groups, []string{g.Name, bytesText(g.Bytes), share, bytesText(g.PerToken)})
-	}
-	if err := table(w, "lrrr", groups); err != nil {
+	if err := r.renderGroups(w); err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "\n")
@@ -116,23 +115,36 @@ func (r *inspection) render(w io.Writer, everyTensor bool) error {
 	return r.renderFindings(w)
 }
 
-// renderTensors lists the tensors, or folds those of one role, dtype and shape.
+// renderTensors lists the tensors, or folds those of one role, dtype and shape. Of a quantized checkpoint it shows how
+// each is kept, and in the whole list the hash of q and scales.
 func (r *inspection) renderTensors(w io.Writer, every bool) error {
 	rows := [][]string{{"tensor", "count", "dtype", "shape", "bytes"}}
+	if r.Quantization != nil {
+		if rows[0] = append(rows[0], "kept as, block"); every {
+			rows[0] = append(rows[0], "sha256 of q and scales")
+		}
+	}
 	index := map[string]int{}
 	var counts []int
 	var bytes []int64
 	for _, t := range r.Tensors {
-		name, key := t.Name, t.Name
+		name, key, kept := t.Name, t.Name, ""
+		if t.quantizedTensor != nil {
+			kept = t.text()
+		}
 		if !every {
 			name = t.role
-			key = t.role + t.DType + shapeText(t.Shape)
+			key = t.role + t.DType + kept + shapeText(t.Shape)
 		}
 		i, seen := index[key]
 		if !seen {
 			i = len(counts)
 			index[key], counts, bytes = i, append(counts, 0), append(bytes, 0)
-			rows = append(rows, []string{name, "", t.DType, shapeText(t.Shape), ""})
+			row := []string{name, "", t.DType, shapeText(t.Shape), "", kept}
+			if every && kept != "" {
+				row = append(row, t.SHA256)
+			}
+			rows = append(rows, row)
 		}
 		counts[i]++
 		bytes[i] += t.Bytes
@@ -161,6 +173,8 @@ func (r *inspection) renderFindings(w io.Writer) error {
 	}
 	if r.NonFinite == nil {
 		b.WriteString("NaN and Inf were not looked for\n")
+	} else if len(r.NonFinite) == 0 && r.Quantization != nil {
+		b.WriteString("no NaN or Inf in the scales and in the weights that are not quantized\n")
 	} else if len(r.NonFinite) == 0 {
 		b.WriteString("no NaN or Inf in the weights\n")
 	}

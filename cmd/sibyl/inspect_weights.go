@@ -15,18 +15,19 @@ func (r *inspection) weights(c *bundle.Checkpoint) error {
 	r.Bytes, r.BytesPerToken = sizes.Total(), sizes.TotalPerToken()
 	for g := range bundle.NumGroups {
 		if sizes.Stored[g]+sizes.PerToken[g] > 0 {
-			r.Groups = append(r.Groups, groupInfo{g.String(), sizes.Stored[g], sizes.PerToken[g]})
+			r.Groups = append(r.Groups, groupInfo{Name: g.String(), Bytes: sizes.Stored[g], PerToken: sizes.PerToken[g]})
 		}
 	}
 	err := eachWeight(c, func(role config.Role, t bundle.Tensor) {
-		r.Tensors = append(r.Tensors, tensorInfo{t.Name, string(t.DType), t.Shape, int64(len(t.Data)), t.File, role.String()})
+		r.Tensors = append(r.Tensors, tensorInfo{Name: t.Name, DType: string(t.DType), Shape: t.Shape, Bytes: t.Bytes(), File: t.File,
+			quantizedTensor: quantizedAs(t), role: role.String(), group: bundle.GroupOf(role)})
 		r.Parameters += int64(t.Elements())
 		if role != config.ALog && role != config.GatedNorm { // F32 beside BF16 in Qwen3.5, by design
-			r.dtypes[string(t.DType)] += len(t.Data)
+			r.dtypes[string(t.DType)] += int(t.Bytes())
 		}
 	})
 	for _, t := range c.Unused() {
-		r.Unused = append(r.Unused, tensorInfo{t.Name, string(t.DType), t.Shape, int64(len(t.Data)), t.File, ""})
+		r.Unused = append(r.Unused, tensorInfo{Name: t.Name, DType: string(t.DType), Shape: t.Shape, Bytes: int64(len(t.Data)), File: t.File})
 	}
 	return err
 }
@@ -45,6 +46,12 @@ func eachWeight(c *bundle.Checkpoint, f func(config.Role, bundle.Tensor)) error 
 				return nil
 			}
 			return err
+		}
+		if stacked := stackedExperts(c, layer); stacked != nil {
+			f(role, stacked[0])
+			f(role, stacked[1])
+			f(config.ExpertsDown, stacked[2])
+			return nil
 		}
 		for e := range cfg.MoE.NumExperts {
 			gate, up, down, err := c.Expert(layer, e)
@@ -95,7 +102,7 @@ func (r *inspection) about() string {
 // findings adds what does not match: the name's claims, mixed dtypes, tensors nobody uses.
 func (r *inspection) findings() {
 	r.Findings = append(r.Findings, nameClaims(r.Name, r.Parameters, r.dtypes)...)
-	if len(r.dtypes) > 1 {
+	if len(r.dtypes) > 1 && r.Quantization == nil { // there it is the scheme's doing
 		r.Findings = append(r.Findings, "weights of several dtypes: "+dtypesText(r.dtypes))
 	}
 	other := 0

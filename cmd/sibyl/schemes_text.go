@@ -90,17 +90,17 @@ func writeRecipe(w io.Writer, s *quant.Scheme, use func(quant.Spec) (string, str
 	rows := [][]string{{"rule", "kept as", "B/weight", "match"}}
 	for i, r := range s.Rules() {
 		name, bytes := use(r.Spec)
-		rows = append(rows, []string{strconv.Itoa(i), name, bytes, patternText(r.Match[0])})
+		rows = append(rows, []string{strconv.Itoa(i), name, bytes, printable(r.Match[0])})
 		for _, p := range r.Match[1:] {
-			rows = append(rows, []string{"", "", "", patternText(p)})
+			rows = append(rows, []string{"", "", "", printable(p)})
 		}
 	}
 	name, bytes := use(s.Rest)
 	return tables(w, []string{"llrl"}, append(rows, []string{"rest", name, bytes, "what no rule matches"}))
 }
 
-// patternText is a pattern as it is written, cut where nobody reads on.
-func patternText(p string) string {
+// printable is text from a file as it is written, quoted if it is not for a terminal, cut where nobody reads on.
+func printable(p string) string {
 	if len(p) <= 70 && !strings.ContainsFunc(p, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return p
 	}
