@@ -1,10 +1,7 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"sibyl/precision"
@@ -24,27 +21,8 @@ func TestEveryContractIsAPart(t *testing.T) {
 	}
 }
 
-// TestContractsDoc runs the commands of docs/contracts.md: its table is the program's.
+// TestContractsDoc: its table is the program's.
 func TestContractsDoc(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "contracts.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, ran := t.TempDir(), 0
-	if _, yaml, ok := strings.Cut(string(text), "```yaml\n"); ok { // the first YAML block is mine.yaml
-		yaml, _, _ = strings.Cut(yaml, "```")
-		if err := os.WriteFile(filepath.Join(dir, "mine.yaml"), []byte(yaml), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, ex := range examples(string(text)) {
-		ran++
-		if got := shell(t, dir, ex.command); !matchLines(ex.want, lines(got)) {
-			t.Errorf("docs/contracts.md:%d: $ %s\nprints:\n%s\nthe file says:\n%s", ex.line, ex.command, got, strings.Join(ex.want, "\n"))
-		}
-	}
-	if ran < 3 {
-		t.Errorf("docs/contracts.md has %d commands, want at least 3", ran)
-	}
+	checkDoc(t, "contracts.md", 3)
 }

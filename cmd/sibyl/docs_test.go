@@ -29,6 +29,9 @@ func examples(markdown string) (out []example) {
 			inBlock = !inBlock && strings.TrimSpace(line) == "```console"
 		case !inBlock:
 		case strings.HasPrefix(line, "$ "):
+			if last := len(out) - 1; last >= 0 && len(out[last].want) > 0 && out[last].want[len(out[last].want)-1] == "" {
+				out[last].want = out[last].want[:len(out[last].want)-1] // an empty line between commands is layout
+			}
 			out = append(out, example{line: n, command: line[2:]})
 		case len(out) > 0:
 			last := &out[len(out)-1]
@@ -102,6 +105,32 @@ func TestReadme(t *testing.T) {
 	}
 	if ran == 0 {
 		t.Error("README.md has no console block with a sibyl command")
+	}
+}
+
+// checkDoc runs the commands of a page of docs, at least so many, in the order of the file and in one folder, in which the
+// page's first YAML block is mine.yaml, and compares what they print.
+func checkDoc(t *testing.T, page string, atLeast int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, ran := t.TempDir(), 0
+	if _, yaml, ok := strings.Cut(string(text), "```yaml\n"); ok {
+		yaml, _, _ = strings.Cut(yaml, "```")
+		if err := os.WriteFile(filepath.Join(dir, "mine.yaml"), []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ex := range examples(string(text)) {
+		ran++
+		if got := shell(t, dir, ex.command); !matchLines(ex.want, lines(got)) {
+			t.Errorf("docs/%s:%d: $ %s\nprints:\n%s\nthe file says:\n%s", page, ex.line, ex.command, got, strings.Join(ex.want, "\n"))
+		}
+	}
+	if ran < atLeast {
+		t.Errorf("docs/%s has %d commands, want at least %d", page, ran, atLeast)
 	}
 }
 
