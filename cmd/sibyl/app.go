@@ -32,10 +32,10 @@ type verbs struct {
 	Schemes    Schemes    `cmd:"" help:"How weights are kept: every scheme, and how to write a recipe."`
 	Completion Completion `cmd:"" help:"Print a completion script for bash, zsh or fish."`
 
-	Threads     int              `short:"t" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`
-	MemoryLimit string           `placeholder:"SIZE" help:"Refuse jobs that need more memory than this, such as 8GB (default: what the machine or its cgroup has left)." group:"everywhere"`
-	Quiet       bool             `short:"q" help:"No progress and no notes on standard error; errors are still printed." group:"everywhere"`
-	Version     kong.VersionFlag `env:"-" help:"Print the version." group:"everywhere"`
+	Threads     int              `short:"t" env:"SIBYL_THREADS" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`
+	MemoryLimit string           `env:"SIBYL_MEMORY_LIMIT" placeholder:"SIZE" help:"Refuse jobs that need more memory than this, such as 8GB (default: what the machine or its cgroup has left)." group:"everywhere"`
+	Quiet       bool             `short:"q" env:"SIBYL_QUIET" help:"No progress and no notes on standard error; errors are still printed." group:"everywhere"`
+	Version     kong.VersionFlag `help:"Print the version." group:"everywhere"`
 }
 
 // App is what a verb sees of the process.
@@ -53,9 +53,8 @@ type App struct {
 // Main runs sibyl and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	catchBrokenPipe()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := catchSignals()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 
 	app := &App{Stdin: stdin, Stdout: &pipe{w: stdout}, Stderr: newNotes(stderr)}
 	err := app.run(ctx, args)
@@ -74,7 +73,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 	a.parser, err = kong.New(&v,
 		kong.Name("sibyl"), kong.Description(about), kong.Vars{"version": versionText(), "templates": strings.Join(tokenizer.TemplateNames(), ", ")},
 		kong.Writers(a.Stdout, a.Stderr), kong.Exit(func(int) { helped = true }),
-		kong.DefaultEnvars("SIBYL"), kong.ValueFormatter(helpText),
+		kong.ValueFormatter(helpText),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100, NoAppDescFormat: true}),
 		kong.Groups{"everywhere": "Flags of every verb:"},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(a),
@@ -98,6 +97,9 @@ func (a *App) run(ctx context.Context, args []string) error {
 		return a.usage(args, err)
 	}
 	if err := a.globals(&v); err != nil {
+		return err
+	}
+	if err := refuseEmpty(parsed); err != nil {
 		return err
 	}
 	return parsed.Run()
@@ -160,8 +162,3 @@ func unicodeOutput(w io.Writer) bool {
 // catchBrokenPipe turns SIGPIPE into EPIPE of the write, which Main maps to exit 0. The channel is never read:
 // being asked for is what keeps the signal from killing the process.
 func catchBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
-
-// errExists is what refuses to overwrite a file.
-func errExists(path string) error {
-	return &inputerr.Error{File: path, Found: "an existing file", Want: "a new name", Do: "--force overwrites it"}
-}

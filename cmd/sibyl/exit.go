@@ -4,18 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 )
 
 // Exit codes, the same for every verb.
 const (
-	exitOK           = 0 // done; also when the reader of a pipe has left
-	exitMismatch     = 1 // it ran, and the two sides differ
-	exitUsage        = 2 // usage or bad input, or the machine refused (disk full)
-	exitInconclusive = 3 // it ran, and nothing could be decided
-	exitInterrupted  = 130
+	exitOK           = 0   // done; also when the reader of a pipe has left
+	exitMismatch     = 1   // it ran, and the two sides differ
+	exitUsage        = 2   // usage or bad input, or the machine refused (disk full)
+	exitInconclusive = 3   // it ran, and nothing could be decided
+	exitInterrupted  = 130 // 128 + SIGINT, as shells count
+	exitTerminated   = 143 // 128 + SIGTERM
 )
+
+// signalError is why a context ended.
+type signalError struct{ os.Signal }
+
+// Error is for logs; it is never printed.
+func (s signalError) Error() string { return s.String() }
+
+// catchSignals gives a context that the first SIGINT or SIGTERM ends, with a signalError as its cause; the second
+// ends the process at once, as if nobody had asked for it. stop gives up waiting for either.
+func catchSignals() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	arrived := make(chan os.Signal, 2)
+	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-arrived:
+			signal.Stop(arrived)
+			cancel(signalError{s})
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case s := <-arrived: // it came before Stop
+			os.Exit(signalExit(s))
+		default:
+		}
+	}()
+	return ctx, func() { signal.Stop(arrived); cancel(nil) }
+}
+
+// signalExit is the exit code of a process that a signal ended.
+func signalExit(s os.Signal) int {
+	if s == syscall.SIGTERM {
+		return exitTerminated
+	}
+	return exitInterrupted
+}
 
 // statusError is a verb's result that is not an error of its own: the verb has said everything.
 type statusError int
@@ -38,8 +78,7 @@ func (a *App) report(ctx context.Context, err error) int {
 	case errors.Is(err, syscall.EPIPE):
 		return exitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		a.Stderr.error("interrupted: " + strings.TrimSuffix(err.Error(), ": context canceled"))
-		return exitInterrupted
+		return a.interrupted(ctx, err)
 	case errors.As(err, &usage):
 		a.Stderr.error(err.Error())
 		a.Stderr.line(`Run "sibyl --help", or "sibyl VERB --help", for what there is.`)
@@ -47,4 +86,19 @@ func (a *App) report(ctx context.Context, err error) int {
 	}
 	a.Stderr.error(err.Error())
 	return exitUsage
+}
+
+// interrupted says what a signal broke off, without the words of package context.
+func (a *App) interrupted(ctx context.Context, err error) int {
+	word, code := "interrupted", exitInterrupted
+	var by signalError
+	if errors.As(context.Cause(ctx), &by) && by.Signal == syscall.SIGTERM {
+		word, code = "terminated", exitTerminated
+	}
+	doing := strings.ReplaceAll(err.Error(), ": "+context.Canceled.Error(), "")
+	if doing = strings.ReplaceAll(doing, context.Canceled.Error(), ""); doing != "" {
+		word += ": " + doing
+	}
+	a.Stderr.error(word)
+	return code
 }

@@ -22,8 +22,10 @@ schemes list them). Try:
   sibyl gate                      is the fast arithmetic faithful, on the demo model?
   sibyl run "The rays of light"   let the demo model go on
 
-Every flag can be set by an environment variable: SIBYL_THREADS for --threads.
-Exit codes: 0 ok, 1 mismatch, 2 usage or bad input, 3 inconclusive.`
+SIBYL_THREADS, SIBYL_MEMORY_LIMIT, SIBYL_QUIET and SIBYL_JSON in the environment stand for the flags
+of these names, which win over them; no other flag can be set there.
+Exit codes: 0 ok, 1 mismatch, 2 usage or bad input, 3 inconclusive, 130 interrupted (Ctrl-C),
+143 terminated. A second signal ends the program at once.`
 
 // version is the release; versionText adds the commit when the build knows it.
 const version = "0.1.0"
@@ -89,6 +91,9 @@ func (a *App) usage(args []string, err error) error {
 			return &usageError{fmt.Errorf("%s: %w", verb, err)}
 		}
 		names = append(names, n.Name)
+	}
+	if verb == "version" {
+		return &usageError{errors.New(`no verb "version"; did you mean --version?`)}
 	}
 	if verb != "" && strings.HasPrefix(err.Error(), "unexpected argument") {
 		return &usageError{fmt.Errorf("no verb %q; %s", verb, didYouMean(verb, names))}

@@ -44,7 +44,7 @@ func (p *pipe) Flush() error {
 
 // JSON is embedded by verbs that print.
 type JSON struct {
-	JSON bool `name:"json" help:"Print JSON instead of text."`
+	JSON bool `name:"json" env:"SIBYL_JSON" help:"Print JSON instead of text."`
 }
 
 // Output is embedded by verbs that write a file.

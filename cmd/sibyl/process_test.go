@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -126,5 +129,67 @@ func TestDiskFull(t *testing.T) {
 	cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code != exitUsage || !strings.Contains(stderr.String(), "no space left") {
 		t.Errorf("sibyl taps on a full disk: exit code %d, %q; want %d and the reason", code, &stderr, exitUsage)
+	}
+}
+
+// TestTerminate: SIGTERM has the exit code that shells give it, and no message has the words of package context.
+func TestTerminate(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("needs SIGTERM")
+	}
+	tests := []struct {
+		name string
+		send os.Signal
+		code int
+		want string
+	}{
+		{"SIGTERM", syscall.SIGTERM, exitTerminated, "sibyl: terminated: reading standard input\n"},
+		{"SIGINT", os.Interrupt, exitInterrupted, "sibyl: interrupted: reading standard input\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command("sibyl", "run", "-")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdin, err := cmd.StdinPipe() // stays open
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(500 * time.Millisecond)
+			if err := cmd.Process.Signal(tt.send); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != tt.code || stderr.String() != tt.want {
+				t.Errorf("sibyl run - at %v: exit code %d, %q; want %d, %q", tt.send, code, &stderr, tt.code, tt.want)
+			}
+		})
+	}
+}
+
+// TestInterruptedText: what is left of an error that is only a context's.
+func TestInterruptedText(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(signalError{os.Interrupt})
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{context.Canceled, "sibyl: interrupted\n"},
+		{fmt.Errorf("scoring: %w", context.Canceled), "sibyl: interrupted: scoring\n"},
+		{fmt.Errorf("scoring: %w; 3 tokens were done", context.Canceled), "sibyl: interrupted: scoring; 3 tokens were done\n"},
+	} {
+		var stderr bytes.Buffer
+		a := &App{Stderr: newNotes(&stderr)}
+		if code := a.report(ctx, tt.err); code != exitInterrupted || stderr.String() != tt.want {
+			t.Errorf("report(%v) = %d, %q; want %d, %q", tt.err, code, &stderr, exitInterrupted, tt.want)
+		}
 	}
 }

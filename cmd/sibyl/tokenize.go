@@ -15,7 +15,7 @@ import (
 
 // Tokenize turns text into ids, and back.
 type Tokenize struct {
-	Args        []string `arg:"" optional:"" name:"[MODEL] TEXT" help:"The text; - reads it from standard input. One argument is the TEXT, unless it is a path or an id in the hub cache."`
+	Args        []string `arg:"" optional:"" empty:"ok" name:"[MODEL] TEXT" help:"The text; - reads it from standard input. One argument is the TEXT, unless it is a path or an id in the hub cache."`
 	Tokenizer   string   `placeholder:"FILE" help:"A tokenizer.json or .tiktoken file instead of a MODEL."`
 	Decode      bool     `help:"Ids to text: the TEXT is 1,2,3 or @FILE."`
 	SkipSpecial bool     `help:"Leave special tokens out of decoded text."`
@@ -97,6 +97,8 @@ func (v *Tokenize) arguments() (modelName, input string, err error) {
 		err = &inputerr.Error{File: "tokenize", Found: "--template or --no-think without --chat", Want: "--chat FILE with them"}
 	case len(v.Args) > most:
 		err = &usageError{fmt.Errorf("tokenize: %d arguments, want at most %d here; a TEXT of several words needs quotes", len(v.Args), most)}
+	case len(v.Args) > 0 && v.Args[0] == "" && (!needsText || len(v.Args) == 2):
+		err = emptyArgument("MODEL")
 	case !needsText && len(v.Args) == 1:
 		modelName = v.Args[0]
 	case !needsText:
