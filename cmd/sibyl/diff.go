@@ -84,6 +84,15 @@ func (v *Diff) Run(ctx context.Context, a *App) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, s := range []side{ref, test} {
+		if s.file == nil {
+			continue
+		}
+		if err := s.file.Verify(); err != nil { // a damaged file is compared all the same: where it differs is of use
+			r.Notes = append(r.Notes, "damaged: "+err.Error())
+			a.Stderr.line("warning: damaged: " + err.Error()) // also with --quiet: it concerns the result
+		}
+	}
 	return v.finish(a, r)
 }
 

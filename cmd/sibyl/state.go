@@ -10,13 +10,17 @@ import (
 	"sibyl/trace"
 )
 
-// readState makes a state of the cache.* tensors of a trace file. All of the model's must be there, in its shapes.
+// readState makes a state of the cache.* tensors of a trace file. All of the model's must be there, in its shapes, and
+// the file's bytes must be those that were written: nothing that continues from it would show the damage.
 func readState(path string, c *config.Config) (st *engine.State, err error) {
 	f, err := trace.Open(path, "")
 	if err != nil {
 		return nil, err
 	}
 	defer closing(f, &err)
+	if err := f.Verify(); err != nil {
+		return nil, err
+	}
 	st = &engine.State{Len: len(f.IDs()), Tensors: map[string]engine.StateTensor{}}
 	if m := f.Meta(); m != nil {
 		st.Len += m.Past

@@ -30,6 +30,10 @@ func (*Trace) Help() string {
 	return `The data_sha256 it prints is that of the tensors' bytes: in exact mode the same for any number of
 threads, path and machine. Default parts: @cpu,exact.
 
+With --state the ids continue at the position after that trace's last id. That holds for text; after a
+trace with --position-ids the next position is the largest of them plus one, which no state keeps: give
+--position-ids for these ids too.
+
 Examples:
 
   sibyl trace --ids 1,2,3 -o all.trace
