@@ -23,11 +23,12 @@ type job struct {
 }
 
 // checkJob refuses before any work what cannot be run: ids or lengths the model has no place for, then a need of
-// memory that the machine or cgroup cannot meet.
+// memory that the machine or cgroup cannot meet. It says where a scheme cannot be followed.
 func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) error {
 	if err := a.checkLength(c, "prompt", ids, j); err != nil {
 		return err
 	}
+	a.noteScheme(c, s)
 	return a.checkMemory(need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j), s.display())
 }
 

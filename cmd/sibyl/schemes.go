@@ -4,6 +4,7 @@ import (
 	"io"
 	"slices"
 
+	"sibyl/bundle"
 	"sibyl/internal/inputerr"
 	"sibyl/model"
 	"sibyl/quant"
@@ -75,6 +76,22 @@ func (v *Schemes) Run(a *App) error {
 		return err
 	}
 	return a.Emit(v.JSON.JSON, schemesJSON(list), func(w io.Writer) error { return writeSchemes(w, list) })
+}
+
+// noteScheme says which tensors a subject's scheme leaves as they are. c may be the checkpoint of the other subject:
+// nothing is said then, and nothing of what is wrong with the scheme, which opening the engine does.
+func (a *App) noteScheme(c *bundle.Checkpoint, s Subject) {
+	ref, err := bundle.Resolve(s.Model)
+	if err != nil || ref.Path != c.Path() && (ref.Kind != bundle.Demo || ref.Name != c.Path()) {
+		return
+	}
+	notes, err := schemeNotes(s, c)
+	if err != nil {
+		return
+	}
+	for _, n := range notes {
+		a.Note("%s", n)
+	}
 }
 
 // schemesResult is the JSON of schemes.
