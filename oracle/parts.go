@@ -3,7 +3,9 @@ package oracle
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"sibyl/engine"
 )
@@ -204,6 +206,11 @@ func (g *gate) stateStep(ctx context.Context) error {
 	case !okTest || !g.test.Shows.Has(engine.TakeState):
 		return fmt.Errorf("the test engine takes no state: %w", engine.ErrNotShown)
 	}
+	if differ, err := g.statesDiffer(ctx, from, to); err != nil {
+		return err
+	} else if differ != "" {
+		return fmt.Errorf("the test engine takes no state of the reference's shapes (%s): %w", differ, engine.ErrNotShown)
+	}
 	ran := false
 	for i, q := range g.res.Prompts {
 		if len(g.gen[i]) < 2 {
@@ -232,6 +239,32 @@ func (g *gate) stateStep(ctx context.Context) error {
 		return skip{"needs two generated tokens"}
 	}
 	return nil
+}
+
+// statesDiffer says where the shapes of the states of two models differ, "" if nowhere. Both run one token to show
+// them; a TEST that shows none is asked by the step itself.
+func (g *gate) statesDiffer(ctx context.Context, from, to engine.Stater) (string, error) {
+	if g.Ref.Info().ConfigSHA256 == g.test.ConfigSHA256 || !g.test.Shows.Has(engine.ReadState) {
+		return "", nil
+	}
+	one := engine.Prompt{IDs: g.res.Prompts[0].IDs[:1]}
+	ref, err := from.Prefill(ctx, one, g.p.Path)
+	if err != nil {
+		return "", &breach{"the reference", "prefilling to a state", err}
+	}
+	test, err := to.Prefill(ctx, one, g.p.Path)
+	if err != nil {
+		return "", &breach{"the test engine", "prefilling to a state", err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ref.Tensors)) {
+		if a, b := ref.Tensors[name].Shape, test.Tensors[name].Shape; !slices.Equal(a, b) {
+			return fmt.Sprintf("%s is %v, TEST's %v", name, a, b), nil
+		}
+	}
+	if len(ref.Tensors) != len(test.Tensors) {
+		return fmt.Sprintf("%d tensors, TEST's %d", len(ref.Tensors), len(test.Tensors)), nil
+	}
+	return "", nil
 }
 
 // rollout is part 4: TEST along its own decode path, handed REF's id after every token.

@@ -94,6 +94,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	defer closing(ckpt, &err)
+	if err := sameVocabulary(ref, test, ckpt); err != nil {
+		return err
+	}
 	keep, err := v.openCache(a)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"sibyl/bundle"
 	"sibyl/engine"
+	"sibyl/internal/inputerr"
 	"sibyl/oracle"
 	"sibyl/oracle/refcache"
 )
@@ -115,6 +116,23 @@ func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup,
 	}
 	longest.extra += 2 * oracle.MaxHeld // rows of logits of one side that wait for the other's
 	return a.checkMemory(need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest), s.display())
+}
+
+// sameVocabulary refuses two models whose ids cannot mean the same, before either is run.
+func sameVocabulary(ref, test Subject, ckpt *bundle.Checkpoint) (err error) {
+	if test.Model == ref.Model {
+		return nil
+	}
+	other, err := bundle.Open(test.Model)
+	if err != nil {
+		return err
+	}
+	defer closing(other, &err)
+	if a, b := ckpt.Config().VocabSize, other.Config().VocabSize; a != b {
+		return &inputerr.Error{File: "gate", Field: "vocab_size", Found: fmt.Sprintf("%d ids in %s and %d in %s", a, ref.display(), b, test.display()),
+			Want: "one vocabulary", Do: "compare a model with what was made of it"}
+	}
+	return nil
 }
 
 // weightWarnings names weights that hold NaN or Inf, of each model once.
