@@ -23,7 +23,7 @@ var gdnFaults = []*Fault{
 	{
 		Name: "l2-eps-mean", Part: GDN, Partial: "eps lies between the two",
 		Mistake: "l2norm eps on the mean",
-		Why:     "a head's sum of squares is 1e3 times dk * eps and more, but where an input is all but zero",
+		Why:     "on every model of the study a head's sum of squares is over 1e4 times dk * eps; it takes an input of all but zeros",
 		layer: func(s *subject, l int, strength float32) error {
 			s.contract(l).L2Eps *= 1 + strength*float32(s.d.Config.KeyDim-1)
 			return nil
@@ -32,7 +32,7 @@ var gdnFaults = []*Fault{
 	{
 		Name: "l2-eps-outside", Part: GDN,
 		Mistake: "l2norm eps outside the root",
-		Why:     "a head's norm is 1e3 times eps and more, but where an input is all but zero",
+		Why:     "on every model of the study a head's norm is over 1e5 times eps; it takes an input of all but zeros",
 		layer: func(s *subject, l int, _ float32) error {
 			c := s.contract(l)
 			eps := c.L2Eps
@@ -44,7 +44,7 @@ var gdnFaults = []*Fault{
 	{
 		Name: "l2-eps-missing", Part: GDN, Partial: "that share of eps",
 		Mistake: "l2norm eps missing",
-		Why:     "a head's sum of squares is 1e3 times eps and more, but where an input is all but zero",
+		Why:     "on every model of the study a head's sum of squares is over 1e5 times eps; it takes an input of all but zeros",
 		layer: func(s *subject, l int, strength float32) error {
 			s.contract(l).L2Eps *= 1 - strength
 			return nil
@@ -53,7 +53,8 @@ var gdnFaults = []*Fault{
 	{
 		Name: "no-query-scale", Part: GDN, Partial: "that power of dk^0.5 is left out",
 		Mistake: "missing dk^-0.5",
-		Why:     "the gated norm divides by the scale of what it normalises: only its eps, and rounding, can tell",
+		// The gated norm divides by the scale of what it normalises, so this shows only where its eps (1e-6) is not small
+		// beside the mean square of the delta rule's out: early in a text, and in heads that forget fast.
 		layer: func(s *subject, l int, strength float32) error {
 			factor := float32(math.Pow(float64(s.d.Config.KeyDim), float64(strength)/2))
 			s.delta(l, func(sound step) step {
