@@ -42,7 +42,7 @@ func (r *DiffResult) Render(w io.Writer, v DiffView) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", ascii(r.Headline()))
 	columns(&b, "llllll", [][]string{sideRow("REF", r.Ref), sideRow("TEST", r.Test)})
-	fmt.Fprintf(&b, "%d tokens, %d tensors compared, %d only in REF, %d only in TEST\n", r.Tokens, len(r.Tensors), len(r.OnlyRef), len(r.OnlyTest))
+	fmt.Fprintf(&b, "%s, %s compared, %d only in REF, %d only in TEST\n", plural(r.Tokens, "token"), plural(len(r.Tensors), "tensor"), len(r.OnlyRef), len(r.OnlyTest))
 	if v.All {
 		listNames(&b, "only in REF: ", r.OnlyRef)
 		listNames(&b, "only in TEST: ", r.OnlyTest)
@@ -74,17 +74,17 @@ func (r *DiffResult) Headline() string {
 	head := ""
 	switch p := r.First.Unexplained; {
 	case r.Identical && len(r.Tensors) == 0:
-		head = fmt.Sprintf("SAME IDS at all %d positions", r.Tokens)
+		head = "SAME IDS at all " + plural(r.Tokens, "position")
 	case len(r.Tensors) == 0:
-		head = fmt.Sprintf("DIFFERENT ids at %d of %d positions", r.Logits.Positions-r.Logits.Top1Agree, r.Logits.Positions)
+		head = fmt.Sprintf("DIFFERENT ids at %d of %s", r.Logits.Positions-r.Logits.Top1Agree, plural(r.Logits.Positions, "position"))
 	case r.Identical:
-		return fmt.Sprintf("IDENTICAL: the same bits in all %d tensors", len(r.Tensors)) + r.NonFinite.clause()
+		return "IDENTICAL: the same bits in all " + plural(len(r.Tensors), "tensor") + r.NonFinite.clause()
 	case p == nil && r.NonFinite != nil:
-		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors, nowhere more than rounding explains where both are numbers", differ, len(r.Tensors))
+		head = fmt.Sprintf("DIFFERENT bits in %d of %s, nowhere more than rounding explains where both are numbers", differ, plural(len(r.Tensors), "tensor"))
 	case p == nil:
-		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors, nowhere more than rounding explains", differ, len(r.Tensors))
+		head = fmt.Sprintf("DIFFERENT bits in %d of %s, nowhere more than rounding explains", differ, plural(len(r.Tensors), "tensor"))
 	default:
-		head = fmt.Sprintf("DIFFERENT bits in %d of %d tensors; rounding does not explain %s", differ, len(r.Tensors), p.where())
+		head = fmt.Sprintf("DIFFERENT bits in %d of %s; rounding does not explain %s", differ, plural(len(r.Tensors), "tensor"), p.where())
 	}
 	head += r.NonFinite.clause()
 	if r.Tol != nil {
@@ -279,7 +279,7 @@ func (r *DiffResult) renderTol(b *strings.Builder) {
 	if r.Tol == nil {
 		return
 	}
-	fmt.Fprintf(b, "tolerances %s: %d tensors judged, %d not, %d exceed\n", ascii(r.Tol.File), r.Tol.Judged, len(r.Tol.Unjudged), r.Tol.tensors())
+	fmt.Fprintf(b, "tolerances %s: %s judged, %d not, %d exceed\n", ascii(r.Tol.File), plural(r.Tol.Judged, "tensor"), len(r.Tol.Unjudged), r.Tol.tensors())
 	rows := [][]string{{"tensor", "bound", "value", "limit", "rule"}}
 	for _, e := range r.Tol.Exceeded {
 		value := sci(e.Value)

@@ -147,6 +147,9 @@ func (f *File) bindIDs(prompt string) error {
 		if prompts := f.prompts(); len(prompts) > 0 {
 			e.Found, e.Want = "a golden with several prompts", "the name of one: "+strings.Join(prompts, ", ")
 			e.Do = "add it as the prompt"
+			if prompt != "" {
+				e.Found, e.Want, e.Do = inputerr.Clip(prompt, 40), "one of the file's prompts: "+strings.Join(prompts, ", "), "name one of these"
+			}
 		}
 		return e
 	}

@@ -263,6 +263,10 @@ func TestGoldensAreTraces(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the name of one: p") {
 		t.Errorf("a golden without a prompt: %v, want the list of prompts", err)
 	}
+	_, err = Open(filepath.Join(goldens, "tiny-asym", "golden.safetensors"), "p7")
+	if err == nil || !strings.Contains(err.Error(), `golden.safetensors: found "p7", want one of the file's prompts: p1, p70, p9; name one of these`) {
+		t.Errorf("a prompt that is not there: %v", err)
+	}
 	_, err = Open(filepath.Join(goldens, "tiny-asym", "model.safetensors"), "")
 	if err == nil || !strings.Contains(err.Error(), "found a safetensors file without trace metadata, want a trace; make one with `sibyl trace`") {
 		t.Errorf("a checkpoint: %v", err)

@@ -47,6 +47,7 @@ type App struct {
 	Quiet   bool
 
 	memoryLimit string
+	given       []string // the flags on the command line, without those of the environment
 	parser      *kong.Kong
 }
 
@@ -81,6 +82,11 @@ func (a *App) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err // a fault of the tags above; every test would meet it
 	}
+	for _, name := range []string{"SIBYL_THREADS", "SIBYL_MEMORY_LIMIT", "SIBYL_QUIET", "SIBYL_JSON"} {
+		if env(name) == "" {
+			_ = os.Unsetenv(name) // an empty variable is none; it cannot fail for these names
+		}
+	}
 	if len(args) > 0 && args[0] == completeVerb {
 		return a.complete(args[1:])
 	}
@@ -101,6 +107,11 @@ func (a *App) run(ctx context.Context, args []string) error {
 	}
 	if err := refuseEmpty(parsed); err != nil {
 		return err
+	}
+	for _, p := range parsed.Path {
+		if p.Flag != nil {
+			a.given = append(a.given, p.Flag.Name)
+		}
 	}
 	return parsed.Run()
 }

@@ -53,7 +53,7 @@ func parseChat(name string, data []byte) (*chatFile, error) {
 		target = &f.Messages
 	}
 	if err := json.Unmarshal(data, target); err != nil {
-		return nil, &inputerr.Error{File: name, Want: `a list of {"role":...,"content":...}, or {"messages":[...],"tools":[...]}`, Err: err}
+		return nil, badJSON(name, "", `a list of {"role":...,"content":...}, or {"messages":[...],"tools":[...]}`, err)
 	}
 	if len(f.Messages) == 0 {
 		return nil, &inputerr.Error{File: name, Found: "no message", Want: "at least one"}

@@ -173,12 +173,14 @@ func flagValues(f *kong.Flag, prefix string) []string {
 	return out
 }
 
-// partCandidates lists the parts that could follow the last @ or comma of a subject.
+// partCandidates lists the parts of this build that could follow the last @ or comma of a subject.
 func partCandidates(current string) []string {
 	cut := strings.LastIndexAny(current, "@,") + 1
 	var out []string
-	for _, name := range partNames() {
-		out = append(out, current[:cut]+name)
+	for _, p := range partTable {
+		if p.inBuild() {
+			out = append(out, current[:cut]+p.name)
+		}
 	}
 	return out
 }

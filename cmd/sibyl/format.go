@@ -39,6 +39,14 @@ func countText(n int64) string {
 	return s
 }
 
+// plural writes a count with its word.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return countText(int64(n)) + " " + many
+}
+
 // shapeText writes a shape: "[2, 3]".
 func shapeText(shape []int) string {
 	var parts []string

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sibyl/bundle"
 	"sibyl/engine"
+	"sibyl/internal/inputerr"
 	"sibyl/oracle"
 )
 
@@ -152,6 +154,9 @@ func (v *Gate) protocol() (p oracle.Protocol, err error) {
 		p.Controls = oracle.ControlsEverywhere
 	}
 	for _, name := range v.Accept {
+		if !slices.Contains([]string{"quant", "rounding"}, strings.ToLower(name)) {
+			return p, &inputerr.Error{File: "gate", Field: "--accept", Found: inputerr.Clip(name, 40), Want: "quant, rounding or both: other flips have no cause to accept"}
+		}
 		p.Accept = append(p.Accept, oracle.Verdict(strings.ToUpper(name)))
 	}
 	p.Path, err = parsePath(v.Path)

@@ -35,7 +35,7 @@ func (a *App) ParseIDs(ctx context.Context, flag, value string) ([]int32, error)
 	case len(text) > 0 && text[0] == '{':
 		var keys map[string]json.RawMessage
 		if err := json.Unmarshal(text, &keys); err != nil {
-			return nil, &inputerr.Error{File: file, Want: `{"tokens":[...]}`, Err: err}
+			return nil, badJSON(file, "", `{"tokens":[...]}`, err)
 		}
 		tokens, hasTokens := keys["tokens"]
 		ids, hasIDs := keys["ids"]
@@ -54,6 +54,14 @@ func (a *App) ParseIDs(ctx context.Context, flag, value string) ([]int32, error)
 
 // idsInText reads numbers separated by commas, spaces or line ends.
 func idsInText(name, text string) ([]int32, error) {
+	if parts := strings.Split(text, ","); len(parts) > 1 {
+		for i, part := range parts {
+			if strings.TrimSpace(part) == "" {
+				return nil, &inputerr.Error{File: name, Field: fmt.Sprintf("id %d", i), Found: "nothing between commas", Want: "a token id, 0 or more",
+					Do: "write ids as 1,2,3 or @FILE"}
+			}
+		}
+	}
 	words := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\r' || r == '\t' })
 	if len(words) == 0 {
 		return nil, &inputerr.Error{File: name, Found: "no ids", Want: "at least one, as in 1,2,3 or @FILE"}
@@ -74,7 +82,7 @@ func idsInText(name, text string) ([]int32, error) {
 func idsInJSON(file, field string, data []byte) ([]int32, error) {
 	var numbers []float64
 	if err := json.Unmarshal(data, &numbers); err != nil {
-		return nil, &inputerr.Error{File: file, Field: field, Want: "a list of token ids", Err: err}
+		return nil, badJSON(file, field, "a list of token ids", err)
 	}
 	if len(numbers) == 0 {
 		return nil, &inputerr.Error{File: file, Field: field, Found: "no ids", Want: "at least one"}
@@ -88,6 +96,16 @@ func idsInJSON(file, field string, data []byte) ([]int32, error) {
 		ids[i] = int32(n)
 	}
 	return ids, nil
+}
+
+// badJSON says what was found where want was expected.
+func badJSON(file, field, want string, err error) error {
+	e := &inputerr.Error{File: file, Field: field, Found: "malformed JSON (" + strings.TrimPrefix(err.Error(), "json: ") + ")", Want: want, Do: "correct the file"}
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		e.Found = fmt.Sprintf("a JSON %s that does not belong at byte %d", kind.Value, kind.Offset)
+	}
+	return e
 }
 
 // positionIDs reads the value of --position-ids, @FILE with a JSON list [3][T]: the T, H and W position of
@@ -104,7 +122,7 @@ func (a *App) positionIDs(ctx context.Context, value string, tokens int) ([][3]i
 	}
 	var axes [][]int32
 	if err := json.Unmarshal(data, &axes); err != nil {
-		return nil, &inputerr.Error{File: file, Want: "three lists of positions: T, H, W", Err: err}
+		return nil, badJSON(file, "", "three lists of positions: T, H, W", err)
 	}
 	if len(axes) != 3 {
 		return nil, &inputerr.Error{File: file, Found: fmt.Sprintf("%d lists", len(axes)), Want: "three: T, H, W"}

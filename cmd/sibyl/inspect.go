@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"sibyl/bundle"
+	"sibyl/internal/inputerr"
 )
 
 // Inspect shows what is in a checkpoint or a trace file.
@@ -82,6 +83,9 @@ func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
 	s, err := a.subject(v.Model)
 	if err != nil {
 		return err
+	}
+	if s.Trace != "" && v.Hash {
+		return &inputerr.Error{File: s.Trace, Field: "--hash", Found: "a trace file", Want: "a checkpoint", Do: "leave it out: a trace's data is always compared with its hash"}
 	}
 	if s.Trace != "" {
 		return inspectTrace(a, s.Trace, v.JSON.JSON, v.Tensors)

@@ -91,8 +91,8 @@ func (r *inspection) render(w io.Writer, everyTensor bool) error {
 		{"per token", bytesText(r.BytesPerToken) + " of weights"},
 		{"layers", fmt.Sprintf("%d: %s (g GatedDeltaNet, A attention)", c.Layers, c.layerMap())},
 		{"hidden", fmt.Sprintf("%s, vocabulary %s, up to %s positions", countText(int64(c.Hidden)), countText(int64(c.Vocab)), countText(int64(c.MaxPositions)))},
-		{"GatedDeltaNet", fmt.Sprintf("%d key heads of %d, %d value heads of %d, conv %d", c.KeyHeads, c.KeyDim, c.ValueHeads, c.ValueDim, c.ConvKernel)},
-		{"attention", fmt.Sprintf("%d heads, %d kv heads of %d; rope on %d dims, theta %g, mrope %v", c.Heads, c.KVHeads, c.HeadDim, c.RotaryDim, c.RopeTheta, c.MRopeSection)},
+		{"GatedDeltaNet", fmt.Sprintf("%s of %d, %s of %d, conv %d", plural(c.KeyHeads, "key head", "key heads"), c.KeyDim, plural(c.ValueHeads, "value head", "value heads"), c.ValueDim, c.ConvKernel)},
+		{"attention", fmt.Sprintf("%s, %s of %d; rope on %d dims, theta %g, mrope %v", plural(c.Heads, "head", "heads"), plural(c.KVHeads, "kv head", "kv heads"), c.HeadDim, c.RotaryDim, c.RopeTheta, c.MRopeSection)},
 		{"MLP", mlp},
 		{"head", head},
 		{"config sha256", r.ConfigSHA256},
@@ -166,7 +166,7 @@ func (r *inspection) renderFindings(w io.Writer) error {
 		}
 	}
 	if unused > 0 {
-		fmt.Fprintf(&b, "%d tensors of the vision tower or the mtp head are left out\n", unused)
+		fmt.Fprintf(&b, "%s of the vision tower or the mtp head left out\n", plural(unused, "tensor", "tensors"))
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "note: %s\n", f)

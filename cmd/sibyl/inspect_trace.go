@@ -58,7 +58,7 @@ func inspectTrace(a *App, path string, asJSON, every bool) (err error) {
 		if verdict != nil {
 			state = verdict.Error()
 		}
-		if _, err := fmt.Fprintf(w, "\n%s\n%d tensors\n", state, len(r.Tensors)); err != nil || !every {
+		if _, err := fmt.Fprintf(w, "\n%s\n%s\n", state, plural(len(r.Tensors), "tensor", "tensors")); err != nil || !every {
 			return err
 		}
 		list := [][]string{{"tensor", "dtype", "shape"}}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/google/renameio/v2/maybe"
 
@@ -129,6 +130,23 @@ func (a *App) readStdin(ctx context.Context) ([]byte, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("reading standard input: %w", context.Canceled)
 	}
+}
+
+// stdinText is standard input as text. Bytes that are no UTF-8 reach a tokenizer as U+FFFD; that is said.
+func (a *App) stdinText(ctx context.Context) (string, error) {
+	data, err := a.readStdin(ctx)
+	bad := 0
+	for rest := data; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		if r == utf8.RuneError && n == 1 {
+			bad++
+		}
+		rest = rest[n:]
+	}
+	if bad > 0 {
+		a.Note("standard input: %s no UTF-8; U+FFFD stands for them", plural(bad, "byte is", "bytes are"))
+	}
+	return string(data), err
 }
 
 // readBounded reads r to its end and refuses more than maxInputBytes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"sibyl/bundle"
@@ -33,6 +34,19 @@ func (s *Sampling) chooser() (func([]float32) int32, error) {
 		return nil, nil
 	}
 	return sampler.Choose, nil
+}
+
+// note says which flags greedy decoding does not ask.
+func (s *Sampling) note(a *App) {
+	var idle []string
+	for _, flag := range []string{"top-k", "top-p", "min-p", "seed"} {
+		if slices.Contains(a.given, flag) {
+			idle = append(idle, "--"+flag)
+		}
+	}
+	if s.Temperature == 0 && len(idle) > 0 {
+		a.Note("greedy decoding ignores %s; --temperature above 0 makes it sample", strings.Join(idle, ", "))
+	}
 }
 
 // looksLikeHubID matches what was more likely meant as a model than as a prompt.
@@ -72,11 +86,11 @@ func (v *Run) arguments(ctx context.Context, a *App) (s Subject, prompt *string,
 		return s, nil, err
 	}
 	if prompt != nil && *prompt == "-" {
-		data, err := a.readStdin(ctx)
+		text, err := a.stdinText(ctx)
 		if err != nil {
 			return s, nil, err
 		}
-		text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r") // the line end of echo is no part of a prompt
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r") // the line end of echo is no part of a prompt
 		prompt = &text
 	}
 	return s, prompt, nil

@@ -88,7 +88,7 @@ func parsePrompts(file string, data []byte) ([]oracle.Prompt, error) {
 		dec := json.NewDecoder(strings.NewReader(line))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&p); err != nil {
-			return nil, &inputerr.Error{File: name, Want: `{"text":"..."} or {"ids":[...]}, with a "name" if you like`, Err: err}
+			return nil, badJSON(name, "", `{"text":"..."} or {"ids":[...]}, with a "name" if you like`, err)
 		}
 		if (p.Text == nil) == (p.IDs == nil) {
 			return nil, &inputerr.Error{File: name, Found: `both or neither of "text" and "ids"`, Want: "one of them"}

@@ -73,6 +73,7 @@ func (v *Run) Run(ctx context.Context, a *App) (err error) {
 	if opt.Choose, err = v.Sampling.chooser(); err != nil {
 		return err
 	}
+	v.Sampling.note(a)
 	ckpt, err := bundle.Open(s.Model)
 	if err != nil {
 		return err

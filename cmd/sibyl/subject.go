@@ -76,6 +76,14 @@ var partTable = []part{
 	{"fast", partMode, "fp32 in any order, within a measured bound"},
 }
 
+// inBuild says whether this build serves p; contracts and recipes of one's own it always does.
+func (p part) inBuild() bool {
+	if p.kind != partEngine && strings.HasSuffix(p.name, ":") {
+		return true
+	}
+	return slices.Contains(built()[p.kind], strings.TrimSuffix(p.name, ":"))
+}
+
 // partNames lists the names of partTable.
 func partNames() []string {
 	var out []string
@@ -187,14 +195,19 @@ func (e *missingError) Unwrap() error { return e.cause }
 // What of partTable's contracts and schemes this build serves, held to its goldens. Engines say so themselves.
 var builtContracts, builtSchemes = precision.Names(), quant.Names()
 
-// missing says what of s is not in this build, nil if nothing.
-func (s Subject) missing() error {
-	have := map[partKind][]string{
+// built is what this build serves of each kind.
+func built() map[partKind][]string {
+	return map[partKind][]string{
 		partEngine:   engine.Names(),
 		partContract: builtContracts,
 		partScheme:   builtSchemes,
 		partMode:     {"exact", "fast"},
 	}
+}
+
+// missing says what of s is not in this build, nil if nothing.
+func (s Subject) missing() error {
+	have := built()
 	for _, chosen := range []struct {
 		kind partKind
 		name string

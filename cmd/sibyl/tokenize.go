@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"sibyl/bundle"
@@ -57,6 +58,9 @@ func (v *Tokenize) Run(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
+	if v.Lines && slices.Contains(a.given, "json") {
+		return &inputerr.Error{File: "tokenize", Found: "--jsonl and --json", Want: "one of them", Do: "--jsonl prints a JSON list a line already"}
+	}
 	if v.Lines {
 		return a.eachLine(ctx, func(line []byte) (any, error) { return v.line(tok, line) })
 	}
@@ -67,11 +71,9 @@ func (v *Tokenize) Run(ctx context.Context, a *App) error {
 		return v.decode(ctx, a, tok, input)
 	}
 	if input == "-" {
-		data, err := a.readStdin(ctx)
-		if err != nil {
+		if input, err = a.stdinText(ctx); err != nil {
 			return err
 		}
-		input = string(data)
 	}
 	enc, err := tok.Encode(input, tokenizer.EncodeOptions{})
 	if err != nil {

@@ -104,7 +104,7 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 	return a.Emit(v.JSON.JSON, out, func(w io.Writer) error {
 		return table(w, "", [][]string{
 			{"file", out.File}, {"subject", out.Subject},
-			{"tensors", fmt.Sprintf("%d of %d tokens, %s", out.Tensors, out.Tokens, bytesText(out.Bytes))},
+			{"tensors", fmt.Sprintf("%d of %s, %s", out.Tensors, plural(out.Tokens, "token", "tokens"), bytesText(out.Bytes))},
 			{"data_sha256", out.DataSHA256},
 		})
 	})
