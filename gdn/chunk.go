@@ -48,7 +48,6 @@ type chunk struct {
 	beta      []float32 // [n]
 	cum       []float64 // [n] cumulative log decay
 	T         []float32 // [n, n] (I + L)^-1, unit lower triangular
-	growth    float64
 	out       []float32 // [n, dv]
 }
 

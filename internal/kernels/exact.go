@@ -24,23 +24,6 @@ func norm2(x []float64) float64 {
 	return math.Sqrt(a+b) * (1 + 0x1p-20) // the slack covers this sum's own rounding
 }
 
-// dot64 sums in four chains.
-func dot64(a, b []float64) float64 {
-	var s0, s1, s2, s3 float64
-	b = b[:len(a)]
-	i := 0
-	for ; i+3 < len(a); i += 4 {
-		s0 += a[i] * b[i]
-		s1 += a[i+1] * b[i+1]
-		s2 += a[i+2] * b[i+2]
-		s3 += a[i+3] * b[i+3]
-	}
-	for ; i < len(a); i++ {
-		s0 += a[i] * b[i]
-	}
-	return (s0 + s1) + (s2 + s3)
-}
-
 // dot64x2 is two rows against two vectors: each load serves two products.
 func dot64x2(a0, a1, x0, x1 []float64) (r00, r01, r10, r11 float64) {
 	n := len(a0)
