@@ -43,16 +43,25 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	j := job{tokens: len(prompt.IDs), path: run.Path, position: prompt.PositionIDs}
 	if n := 2 * trace.Bytes(ckpt.Config(), entries, len(prompt.IDs)); n > spoolBytes && ref.file == nil && test.file == nil {
 		run.Spool = tempDir()
+		if inMemory(run.Spool) {
+			j.extra = n
+		}
 	} else {
 		j.extra = n
+	}
+	var subjects []Subject
+	for _, s := range []side{ref, test} {
+		if s.file == nil {
+			subjects = append(subjects, s.Subject)
+		}
+	}
+	if err := a.checkTogether(ckpt, subjects, prompt.IDs, j); err != nil {
+		return nil, err
 	}
 	var engines [2]engine.Engine
 	for i, s := range []side{ref, test} {
 		if s.file != nil {
 			continue
-		}
-		if err := a.checkJob(ckpt, s.Subject, prompt.IDs, j); err != nil {
-			return nil, err
 		}
 		if engines[i], err = a.open(ctx, s.Subject, "exact", ""); err != nil {
 			return nil, err

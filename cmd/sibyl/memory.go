@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"sibyl/bundle"
 	"sibyl/config"
@@ -32,6 +33,20 @@ func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) erro
 	return a.checkMemory(need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j), s.display())
 }
 
+// checkTogether is checkJob for subjects of one model that are open at the same time: what they need is added up, but
+// for the program itself and what the verb keeps.
+func (a *App) checkTogether(c *bundle.Checkpoint, subjects []Subject, ids []int32, j job) error {
+	total, names := runtimeBytes(c.Config())+j.extra, []string{}
+	for _, s := range subjects {
+		if err := a.checkLength(c, "prompt", ids, j); err != nil {
+			return err
+		}
+		total += need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j) - runtimeBytes(c.Config()) - j.extra
+		names = append(names, s.display())
+	}
+	return a.checkMemory(total, strings.Join(names, " and "))
+}
+
 // checkMemory compares a need with --memory-limit, or with what is left on this machine; where that is not known
 // there is nothing to hold the job to.
 func (a *App) checkMemory(need int64, what string) error {
@@ -59,8 +74,8 @@ const (
 	callSeqs = 8
 )
 
-// need estimates, from above, the bytes a job takes beside the mapped weights. Those are not counted: the system
-// drops them from memory when it must. The terms are caches over all tokens, activations and logits of one call.
+// need estimates, from above, the bytes a job takes beside mapped files: weights, and traces that diff spools. Those are
+// not counted: the system drops them from memory when it must. The terms are caches over all tokens, activations and logits of one call.
 func need(c *config.Config, weights int64, engineName string, threads int, j job) int64 {
 	const f32 = 4
 	total := int64(j.have + j.tokens + j.generated)
@@ -88,7 +103,7 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	logits := min(rows, max(1, 16<<20/int64(c.VocabSize))) * int64(c.VocabSize) * f32 * 2
 	perSeq := seqs * (kv + state)
 
-	n := perSeq + activations + scores + logits + j.extra + runtimeBytes
+	n := perSeq + activations + scores + logits + j.extra + runtimeBytes(c)
 	if weights <= 32<<20 {
 		n += 2 * weights // a small model's weights are kept as float32 where they are rounded or quantized
 	}
@@ -99,5 +114,6 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	return n
 }
 
-// runtimeBytes is the program itself with the tokenizer of 248,044 tokens.
-const runtimeBytes = 192 << 20
+// runtimeBytes is the program itself (24 MB resident with the demo model) and the tokenizer, whose tables grow with the
+// vocabulary: 192 MB together for the 248,044 tokens of the published models.
+func runtimeBytes(c *config.Config) int64 { return 32<<20 + 680*int64(c.VocabSize) }
