@@ -170,6 +170,29 @@ func unicodeOutput(w io.Writer) bool {
 	return terminalWidth(w) > 0 && (utf8 || runtime.GOOS == "windows") && env("NO_COLOR") == ""
 }
 
+// catchSignals gives a context that the first SIGINT or SIGTERM ends, with a signalError as its cause; the second
+// ends the process at once, as if nobody had asked for it. stop gives up waiting for either.
+func catchSignals() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	arrived := make(chan os.Signal, 2)
+	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-arrived:
+			signal.Stop(arrived)
+			cancel(signalError{s})
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case s := <-arrived: // it came before Stop
+			os.Exit(signalExit(s))
+		default:
+		}
+	}()
+	return ctx, func() { signal.Stop(arrived); cancel(nil) }
+}
+
 // catchBrokenPipe turns SIGPIPE into EPIPE of the write, which Main maps to exit 0. The channel is never read:
 // being asked for is what keeps the signal from killing the process.
 func catchBrokenPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

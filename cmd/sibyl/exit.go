@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 )
@@ -25,29 +24,6 @@ type signalError struct{ os.Signal }
 
 // Error is for logs; it is never printed.
 func (s signalError) Error() string { return s.String() }
-
-// catchSignals gives a context that the first SIGINT or SIGTERM ends, with a signalError as its cause; the second
-// ends the process at once, as if nobody had asked for it. stop gives up waiting for either.
-func catchSignals() (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	arrived := make(chan os.Signal, 2)
-	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		select {
-		case s := <-arrived:
-			signal.Stop(arrived)
-			cancel(signalError{s})
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case s := <-arrived: // it came before Stop
-			os.Exit(signalExit(s))
-		default:
-		}
-	}()
-	return ctx, func() { signal.Stop(arrived); cancel(nil) }
-}
 
 // signalExit is the exit code of a process that a signal ended.
 func signalExit(s os.Signal) int {
