@@ -226,7 +226,7 @@ func TestOpenRefuses(t *testing.T) {
 		spec      engine.Spec
 		want      string
 	}{
-		{"no-file", "nothing to answer from", engine.Spec{File: filepath.Join(dir, "none")}, filepath.Join(dir, "none") + ": no such file or directory; give the file of a transcript"},
+		{"no-file", "nothing to answer from", engine.Spec{File: filepath.Join(dir, "none")}, filepath.Join(dir, "none") + ": found no such file, want a transcript (coreai-gate-transcript/1); give the file of a transcript"},
 		{"contract", "the recorded one counts", engine.Spec{File: file, Contract: "hf-fp32"}, "@replay:" + file + `: contract: found "hf-fp32", want none: it is the one that was recorded; leave it out`},
 		{"scheme", "the recorded one counts", engine.Spec{File: file, Scheme: "fp16"}, "@replay:" + file + `: scheme: found "fp16", want none: it is the one that was recorded; leave it out`},
 		{"mode", "the recorded one counts", engine.Spec{File: file, Mode: "fast"}, "@replay:" + file + `: mode: found "fast", want none: it is the one that was recorded; leave it out`},
