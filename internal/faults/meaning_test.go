@@ -10,6 +10,7 @@ import (
 	"sibyl/engine"
 	"sibyl/internal/kernels"
 	"sibyl/model"
+	"sibyl/precision"
 )
 
 // These tests hold faults to plain loops that make the same mistake on purpose: a fault that is wrong in another way than
@@ -209,6 +210,39 @@ func TestGateBeforeNorm(t *testing.T) {
 	near(t, "gated norm", faulty["layer1.gdn.gated_norm"], want)
 }
 
+// TestConvs: the three mistakes of the conv, from what it is given: which column a tap meets, and what follows.
+func TestConvs(t *testing.T) {
+	t.Parallel()
+	sound, d := taps(t, nil)
+	g := d.Layers[1].GDN
+	C, K, x := g.Channels(), g.Kernel, sound["layer1.gdn.in_proj_qkv"]
+	for _, tt := range []struct {
+		fault string
+		tap   func(j, back int) bool // whether tap j meets the column so many tokens back
+		silu  bool
+	}{
+		{"conv-reversed", func(j, back int) bool { return j == back }, true},
+		{"conv-late", func(j, back int) bool { return K-j == back && back < K }, true}, // a state of K-1 columns has no older one
+		{"conv-silu-missing", func(j, back int) bool { return K-1-j == back }, false},
+	} {
+		faulty, _ := taps(t, &Injection{tt.fault, []int{1}, 1})
+		want := make([]float64, len(x))
+		for i := range want {
+			for j := range K {
+				for back := range min(K, i/C) + 1 {
+					if tt.tap(j, back) {
+						want[i] += float64(g.Conv[i%C*K+j]) * float64(x[i-back*C])
+					}
+				}
+			}
+			if tt.silu {
+				want[i] /= 1 + math.Exp(-want[i])
+			}
+		}
+		near(t, tt.fault, faulty["layer1.gdn.conv_out"], want)
+	}
+}
+
 // TestGateSplitHalves: the query of head h is the h-th block of the row's first half.
 func TestGateSplitHalves(t *testing.T) {
 	t.Parallel()
@@ -310,5 +344,37 @@ func TestRefusals(t *testing.T) {
 			e.Close()
 			t.Errorf("%s: %v of %s %s was accepted", tt.name, tt.in, tt.model, tt.scheme)
 		}
+	}
+}
+
+// TestScaleFromFP32IsNone: the reason SparedMistakes gives. Every bf16 number in fp16's normal range is an fp16 number.
+func TestScaleFromFP32IsNone(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for b := range 1 << 16 {
+		x := precision.BF16ToF32(uint16(b))
+		if a := math.Abs(float64(x)); a < leastNormal16 || a > 65504 || x != x {
+			continue
+		}
+		if n++; precision.F16.Value(x) != x {
+			t.Errorf("bf16 %g is %g in fp16", x, precision.F16.Value(x))
+		}
+	}
+	if n != 2*30*128 {
+		t.Errorf("%d numbers, want 30 binades of 128, with both signs", n)
+	}
+}
+
+// TestClosedEngineCannotBeChanged: the seam of package model after Close.
+func TestClosedEngineCannotBeChanged(t *testing.T) {
+	t.Parallel()
+	e := open(t, specOf("tiny-asym", ""), nil).(*model.Engine)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	called := false
+	err := e.Change(func(*model.Decoder, *kernels.Arith) (*kernels.Arith, error) { called = true; return kernels.Fast, nil })
+	if err == nil || called {
+		t.Errorf("a closed engine was handed out: %v, %v", called, err)
 	}
 }

@@ -20,7 +20,6 @@ var numberFaults = []*Fault{
 	{
 		Name: "flushed-denormals", Part: Whole,
 		Mistake: "flushed denormals: weights, and what linears and convs give, below fp16's normal range are 0",
-		Why:     "a value below 6.1e-5 stands beside others of 1e-2 to 1 in every sum it is part of",
 		decoder: flushDenormals,
 	},
 	{

@@ -20,6 +20,7 @@ import (
 
 	"sibyl/internal/faults"
 	_ "sibyl/model" // the CPU engine
+	"sibyl/oracle"
 )
 
 func main() {
@@ -151,6 +152,9 @@ func (g *group) run(ctx context.Context) (out []*injected, err error) {
 	sound, err := soundRun(ctx, b)
 	if err != nil {
 		return nil, err
+	}
+	if n := sound.Verdicts[oracle.Defect]; n > 0 {
+		return nil, fmt.Errorf("%s: the sound engine shows %d DEFECTs already", b, n) // they would be taken for the mistakes'
 	}
 	for _, f := range g.faults {
 		for _, in := range plan(f, b) {

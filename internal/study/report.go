@@ -107,7 +107,14 @@ func (s *study) summary(b *strings.Builder) {
 	n, k := recall(s.real())
 	add("injections found", "at least 95 %", n, k)
 	n, k = recall(slices.DeleteFunc(s.real(), func(i *injected) bool { return i.changed > 3 }))
-	add("of those, injections that change 1 to 3 confident ids", "", n, k)
+	add("of all, injections that change 1 to 3 confident ids", "", n, k)
+	for _, kind := range []struct {
+		what string
+		moe  bool
+	}{{"of all, injections into dense models", false}, {"of all, injections into mixtures of experts", true}} {
+		n, k = recall(slices.DeleteFunc(s.real(), func(i *injected) bool { return (i.bench.cfg.MoE != nil) != kind.moe }))
+		add(kind.what, "", n, k)
+	}
 	n, k = falseRuns(s.clean)
 	add("clean runs with a false DEFECT", "0", n, k)
 	for _, kind := range []struct {
@@ -195,114 +202,6 @@ func verdicts(m map[oracle.Verdict]int) string {
 	return strings.Join(out, ", ")
 }
 
-func (s *study) cleanByEngine(b *strings.Builder) {
-	b.WriteString("\n## Clean runs by engine\n\nFlips are those where REF is sure; positions count each part. An engine that shares all its bits with a control proves\nnothing: there must be none. The fast arithmetic's results do not depend on threads, so its three lines are one engine thrice.\n\n")
-	b.WriteString(cleanTable(s.clean))
-}
-
-func cleanTable(list []*cleaned) string {
-	type line struct {
-		runs, positions, flips, wrong, shares int
-		verdicts                              map[oracle.Verdict]int
-	}
-	lines, names := map[string]*line{}, []string(nil)
-	for _, c := range list {
-		kind := "dense"
-		if c.bench.cfg.MoE != nil {
-			kind = "MoE"
-		}
-		name := c.engine + "|" + kind
-		l := lines[name]
-		if l == nil {
-			l = &line{verdicts: map[oracle.Verdict]int{}}
-			lines[name], names = l, append(names, name)
-		}
-		l.runs++
-		l.positions += c.positions
-		l.flips += c.flips
-		for v, n := range c.verdicts {
-			l.verdicts[v] += n
-		}
-		if len(c.defects) > 0 {
-			l.wrong++
-		}
-		if c.shares {
-			l.shares++
-		}
-	}
-	slices.Sort(names)
-	var rows [][]string
-	for _, name := range names {
-		l := lines[name]
-		engine, kind, _ := strings.Cut(name, "|")
-		rows = append(rows, []string{engine, kind, fmt.Sprint(l.runs), fmt.Sprint(l.shares), fmt.Sprint(l.positions), fmt.Sprint(l.flips),
-			verdicts(l.verdicts), fmt.Sprint(l.wrong)})
-	}
-	return table([]string{"engine", "models", ">runs", ">share all bits", ">positions", ">flips", "verdicts", ">runs with a DEFECT"}, rows)
-}
-
-func (s *study) falseOnes(b *strings.Builder) {
-	b.WriteString("\n## False DEFECTs\n\n")
-	var rows [][]string
-	for _, c := range s.clean {
-		for _, e := range c.defects {
-			rows = append(rows, []string{c.bench.model, schemeName(c.bench.scheme), fmt.Sprint(c.bench.seed), c.engine,
-				fmt.Sprintf("%s, prompt %d, position %d", e.Part, e.Prompt+1, e.Pos), number(e.LogitGap), number(e.TestOverRef)})
-		}
-	}
-	if len(rows) == 0 {
-		b.WriteString("None.\n")
-		return
-	}
-	b.WriteString("The margin is REF's logit gap; TEST's is its logit of its own id less that of REF's id.\n\n")
-	b.WriteString(table([]string{"model", "scheme", ">prompts", "engine", "where", ">margin", ">TEST's"}, rows))
-	s.why(b)
-}
-
-// why says which row of the table of verdicts lets false DEFECTs through, with the figures behind it.
-func (s *study) why(b *strings.Builder) {
-	sum, names := map[string]routed{}, []string(nil)
-	for _, r := range s.routed {
-		t, ok := sum[r.engine]
-		if !ok {
-			names = append(names, r.engine)
-		}
-		sum[r.engine] = routed{r.engine, t.of + r.of, t.other + r.other}
-	}
-	b.WriteString(`
-The row that lets them through is NEAR's second condition, and the row above it: what a right engine may say is judged by E's
-realisations, which are one exact arithmetic with a few roundings more or less, and one fast one. Where the model is smooth they
-span what rounding can do. Where it is not, they do not: a router picks experts by rank, and a change in the last place puts another
-expert in where two are close. From there on the token's logits are others by whole units. How often, in layers times tokens:
-
-`)
-	var rows [][]string
-	for _, n := range names {
-		rows = append(rows, []string{n, share(sum[n].other, sum[n].of)})
-	}
-	b.WriteString(table([]string{"engine, mixtures of experts", "another set of experts than the exact engine's"}, rows))
-	b.WriteString(`
-Noise in two of three results of every operation is more than an engine with float32 sums has, whose rounded results
-are mostly those of the exact one. Noisy realisations in E would cover such places, at the price of explaining some real mistakes
-away (the columns of the first table): the wider the spread, the more is NEAR.
-`)
-}
-
-func number(x *float64) string {
-	if x == nil {
-		return "not shown"
-	}
-	return fmt.Sprintf("%.3f", *x)
-}
-
-func (s *study) wrongContract(b *strings.Builder) {
-	if len(s.apple) == 0 {
-		return
-	}
-	b.WriteString("\n## An engine that names the wrong contract\n\ncoreai-cpu, which rounds inside of its sums, gated as if it were coreai-fp16. It is right by its own contract (`@coreai-cpu`);\nnone of the runs above counts it.\n\n")
-	b.WriteString(cleanTable(s.apple))
-}
-
 func (s *study) cannot(b *strings.Builder) {
 	b.WriteString("\n## Mistakes that cannot change a confident id\n\nThese were injected whole, in part, in all layers and in one, like the others; the figure is how many injections changed a\nconfident id of how many.\n\n")
 	var rows [][]string
@@ -331,8 +230,14 @@ func table(head []string, rows [][]string) string {
 			rule[i] = "--:"
 		}
 	}
-	for _, row := range append([][]string{names, rule}, rows...) {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+	for i, row := range append([][]string{names, rule}, rows...) {
+		cells := slices.Clone(row)
+		for j := range cells {
+			if i > 1 {
+				cells[j] = strings.ReplaceAll(cells[j], "|", "\\|")
+			}
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 	}
 	return b.String()
 }
