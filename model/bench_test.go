@@ -4,16 +4,14 @@ package model
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"sibyl/engine"
+	"sibyl/internal/meter"
 )
 
 // BenchmarkDecode is greedy decoding of one sequence on SIBYL_BENCH_MODEL, as a share of what this machine reads in the
@@ -38,7 +36,7 @@ func BenchmarkDecode(b *testing.B) {
 			defer e.Close()
 			perToken := e.(*Engine).ck.Sizes().TotalPerToken()
 			b.SetBytes(perToken)
-			before := readBandwidth(threads)
+			before := meter.Measure(threads, 1<<30).Read
 			var cpu float64
 			err = e.Generate(context.Background(), engine.Prompt{IDs: []int32{1, 2, 3, 4}}, engine.Options{MaxTokens: b.N + 1},
 				func(tok *engine.Token) error {
@@ -53,7 +51,7 @@ func BenchmarkDecode(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			read := (before + readBandwidth(threads)) / 2
+			read := (before + meter.Measure(threads, 1<<30).Read) / 2
 			rate := float64(b.N) / b.Elapsed().Seconds()
 			b.ReportMetric(rate, "tok/s")
 			b.ReportMetric(read/1e9, "read-GB/s")
@@ -70,46 +68,4 @@ func cpuSeconds(b *testing.B) float64 {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-}
-
-// bandwidthBuffer is larger than any last-level cache.
-var bandwidthBuffer = sync.OnceValue(func() []byte {
-	x := make([]byte, 1<<30)
-	for i := 0; i < len(x); i += 4096 {
-		x[i] = 1 // a page that was never written is one shared page of zeros
-	}
-	return x
-})
-
-// readBandwidth sums a gigabyte on so many threads and gives the best of five passes, in bytes a second.
-func readBandwidth(threads int) float64 {
-	x := bandwidthBuffer()
-	best := 0.0
-	for range 5 {
-		var wg sync.WaitGroup
-		var sum atomic.Uint64 // kept, so that the loop is
-		start := time.Now()
-		for t := range threads {
-			part := x[len(x)/threads*t : len(x)/threads*(t+1)]
-			wg.Go(func() { sum.Add(sumWords(part)) })
-		}
-		wg.Wait()
-		best = max(best, float64(len(x))/time.Since(start).Seconds())
-		if sum.Load() == 0 {
-			panic("the buffer is empty")
-		}
-	}
-	return best
-}
-
-// sumWords adds 64 bytes a round in four chains: on amd64 as fast as a loop of vector loads in C.
-func sumWords(x []byte) uint64 {
-	var a, b, c, d uint64
-	for ; len(x) >= 64; x = x[64:] {
-		a += binary.LittleEndian.Uint64(x) + binary.LittleEndian.Uint64(x[8:])
-		b += binary.LittleEndian.Uint64(x[16:]) + binary.LittleEndian.Uint64(x[24:])
-		c += binary.LittleEndian.Uint64(x[32:]) + binary.LittleEndian.Uint64(x[40:])
-		d += binary.LittleEndian.Uint64(x[48:]) + binary.LittleEndian.Uint64(x[56:])
-	}
-	return a + b + c + d
 }

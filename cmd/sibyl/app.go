@@ -27,6 +27,7 @@ type verbs struct {
 	Inspect    Inspect    `cmd:"" help:"What is in a checkpoint or a trace file, and what is wrong with it."`
 	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
 	Quantize   Quantize   `cmd:"" help:"Write a checkpoint whose weights a scheme has quantized."`
+	Bench      Bench      `cmd:"" help:"How fast is it, as a share of what this machine can do?"`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
 	Contracts  Contracts  `cmd:"" help:"What is rounded where: every contract side by side."`
 	Schemes    Schemes    `cmd:"" help:"How weights are kept: every scheme, and how to write a recipe."`

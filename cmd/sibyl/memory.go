@@ -50,11 +50,7 @@ func (a *App) checkTogether(c *bundle.Checkpoint, subjects []Subject, ids []int3
 // checkMemory compares a need with --memory-limit, or with what is left on this machine; where that is not known
 // there is nothing to hold the job to.
 func (a *App) checkMemory(need int64, what string) error {
-	left, err := memlimit.Left()
-	if a.memoryLimit != "" {
-		left.Source = "the --memory-limit"
-		left.Bytes, err = parseSize("--memory-limit", a.memoryLimit)
-	}
+	left, err := a.memoryLeft()
 	switch {
 	case errors.Is(err, memlimit.ErrUnknown):
 		return nil
@@ -66,6 +62,25 @@ func (a *App) checkMemory(need int64, what string) error {
 	return &inputerr.Error{File: what, Field: "memory", Found: fmt.Sprintf("a need of about %s", bytesText(need)),
 		Want: fmt.Sprintf("at most %s, %s", bytesText(left.Bytes), left.Source),
 		Do:   "use fewer tokens or taps, or free memory; --memory-limit overrides the limit"}
+}
+
+// memoryLeft is --memory-limit, or what is left on this machine.
+func (a *App) memoryLeft() (left memlimit.Limit, err error) {
+	if a.memoryLimit == "" {
+		return memlimit.Left()
+	}
+	left.Source = "the --memory-limit"
+	left.Bytes, err = parseSize("--memory-limit", a.memoryLimit)
+	return left, err
+}
+
+// spareMemory is memoryLeft for a job that takes what there is; a gigabyte where nothing is known.
+func (a *App) spareMemory() (int64, error) {
+	left, err := a.memoryLeft()
+	if errors.Is(err, memlimit.ErrUnknown) {
+		return 1 << 30, nil
+	}
+	return left.Bytes, err
 }
 
 // The engines cut a prompt into calls of at most this many rows, of at most this many sequences at once.

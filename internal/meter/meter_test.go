@@ -1,0 +1,36 @@
+package meter
+
+import "testing"
+
+// TestMeasure: the figures are of this world. A loop that the compiler dropped, or a buffer that is one page of zeros,
+// would be faster than any machine; one that runs on a single thread whatever is asked would show in a second.
+func TestMeasure(t *testing.T) {
+	l := Measure(1, 128<<20)
+	t.Logf("%.1f GB/s, %.1f GFLOP/s (%s)", l.Read/1e9, l.FMA/1e9, l.How)
+	if l.Read < 1e8 || l.Read > 2e12 {
+		t.Errorf("one thread reads %.3g bytes a second", l.Read)
+	}
+	if l.How != "" && (l.FMA < 1e8 || l.FMA > 2e12) {
+		t.Errorf("one thread does %.3g float32 operations a second (%s)", l.FMA, l.How)
+	}
+}
+
+// TestEveryLoopEnds: a loop that counts wrongly runs for ever or not at all.
+func TestEveryLoopEnds(t *testing.T) {
+	loop, how, _ := fmaLoop()
+	if loop == nil {
+		t.Logf("no loop of multiply-adds for this machine or build")
+		return
+	}
+	for _, rounds := range []int{1, 2, 1000} {
+		loop(rounds)
+	}
+	t.Log(how)
+}
+
+func TestMean(t *testing.T) {
+	got := Mean(Limits{Threads: 2, Read: 1, FMA: 10, How: "x"}, Limits{Read: 3, FMA: 30})
+	if want := (Limits{Threads: 2, Read: 2, FMA: 20, How: "x"}); got != want {
+		t.Errorf("Mean = %+v, want %+v", got, want)
+	}
+}
