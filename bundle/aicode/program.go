@@ -31,8 +31,11 @@ const (
 	U3
 	U2
 	U1
-	Complex // complex numbers of any width: decoded, never computed with
 	TF32
+	C128 // complex numbers by their bits: decoded, never computed with
+	C64
+	C32
+	CBF16
 	Tensor
 	Handle // a state: Type.Of is the tensor it holds
 	Token  // orders reads and writes of handles
@@ -51,12 +54,14 @@ type Type struct {
 	Of       *Type   // of a handle
 	Operands []*Type // of a function
 	Results  []*Type // of a function
+	Layout   bool    // a tensor whose layout some hardware demands: only compiled files have one
 }
 
 // Program is a decoded main.mlirb. Its bytes stay those of the mapped file.
 type Program struct {
 	File         string // for messages
 	Bytecode     uint64 // version of the container
+	Size         int64  // of the file
 	Producer     string
 	Dialect      []byte // the dialect's version bytes
 	AssetVersion uint64 // the least version of the format that the operations need, not the tool's
@@ -81,6 +86,7 @@ type Graph struct {
 	Inputs    []Arg           // in the order of Body.Args
 	Outputs   []Arg           // in the order of the output operation's operands; tokens of states first
 	Body      *Block
+	Offset    int64 // where the graph stands in the file
 }
 
 // Arg is a named operand or result of a graph.
@@ -118,17 +124,27 @@ type Value struct {
 	Users []*Op
 }
 
-// Const is a constant's bytes as they are stored, a view of the file.
+// Const is a constant's bytes as they are stored, a view of the file. Their number was held against the type.
 type Const struct {
+	Type     *Type  // a tensor without dynamic dimensions; nil for elements within another attribute
 	Splat    bool   // Data is one element, which every element has
 	Data     []byte // packed: two 4-bit elements a byte, the even one in the low nibble
 	Resource string // key of the resource that holds it; "" = inline
 	Offset   int64  // of Data in the file
 }
 
-// Attr is an attribute's value: string, int64, uint64, float64, bool, *Type, []Attr, map[string]Attr, or nil for unit
-// and for what is passed over (locations).
+// Attr is an attribute's value: string, Symbol, int64, uint64, float64, bool (an integer of one bit), *Type, []Attr, Named,
+// map[string]Attr (a dictionary), *Const (elements without a type), or nil for unit.
 type Attr any
+
+// Symbol is the name of a graph.
+type Symbol string
+
+// Named is an attribute with a name, mostly of one value.
+type Named struct {
+	Name   string
+	Values []Attr
+}
 
 // Graph gives a graph by name, nil if there is none.
 func (p *Program) Graph(name string) *Graph {
