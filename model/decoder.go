@@ -111,10 +111,9 @@ func add(x, y []float32) {
 }
 
 // Forward runs ids, the rows of call.Seqs in order, through all layers and gives the residual stream after the last,
-// [Rows, H]. It stops between layers when ctx is done.
-func (d *Decoder) Forward(ctx context.Context, ids []int32, call *Call) ([]float32, error) {
+// [Rows, H]. It stops between layers when ctx is done; done, if not nil, hears of each layer.
+func (d *Decoder) Forward(ctx context.Context, ids []int32, call *Call, done func(l int)) ([]float32, error) {
 	x := make([]float32, call.Rows*d.Config.HiddenSize)
-	call.tables = nil
 	d.Embedding(x, ids, call)
 	for l := range d.Layers {
 		if err := ctx.Err(); err != nil {
@@ -124,11 +123,19 @@ func (d *Decoder) Forward(ctx context.Context, ids []int32, call *Call) ([]float
 		if call.Err != nil {
 			return nil, call.Err
 		}
+		if done != nil {
+			done(l)
+		}
 	}
-	for i, s := range call.States {
-		s.Len += call.Seqs[i].Len
-	}
+	call.advance()
 	return x, nil
+}
+
+// advance counts the call's tokens as consumed.
+func (c *Call) advance() {
+	for i, s := range c.States {
+		s.Len += c.Seqs[i].Len
+	}
 }
 
 // Normed writes the final norm of x [Rows, H] to out. It is apart from Logits because the tap holds every row while

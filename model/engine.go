@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 	"sibyl/gdn"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
+	"sibyl/internal/ragged"
 	"sibyl/precision"
 	"sibyl/trace"
 )
@@ -74,6 +76,9 @@ type Engine struct {
 	pool  *kernels.Pool
 	arith *kernels.Arith
 	info  engine.Info
+
+	stream      *stream // nil: weights stay in memory as the system likes
+	logitsBytes int     // what the logits of one pass of the head may take
 }
 
 var _ engine.Stater = (*Engine)(nil)
@@ -104,14 +109,18 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 		mode = ""
 	}
 	name, scheme := subject(ck, part, mode, spec.Scheme, spec.Model)
-	return &Engine{d: d, ck: ck, pool: pool, arith: arith, info: engine.Info{
+	e := &Engine{d: d, ck: ck, pool: pool, arith: arith, logitsBytes: 64 << 20, info: engine.Info{
 		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
 		Mode:      mode,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
 		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).At[precision.Logits].String(),
 		StateDTypes:  plan.stateDTypes(cfg),
-		ConfigSHA256: ck.ConfigSHA256(), Threads: pool.Threads(),
-	}}, nil
+		ConfigSHA256: ck.ConfigSHA256(), Threads: pool.Threads(), Streams: spec.Stream,
+	}}
+	if spec.Stream {
+		e.stream, e.logitsBytes = &stream{ck: ck}, 256<<20
+	}
+	return e, nil
 }
 
 // Info implements engine.Engine.
@@ -129,6 +138,7 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.d = nil
+	e.stream.wait()
 	return e.ck.Close()
 }
 
@@ -160,8 +170,12 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 			return err
 		}
 	}
-	for lo := 0; lo < len(prompts); lo += callSeqs {
-		r := &run{e: e, ctx: ctx, want: want, each: each, first: lo, prompts: prompts[lo:min(lo+callSeqs, len(prompts))]}
+	together := callSeqs
+	if e.stream != nil { // all of them see a layer while it is in memory
+		together = len(prompts)
+	}
+	for lo := 0; lo < len(prompts); lo += together {
+		r := &run{e: e, ctx: ctx, want: want, each: each, first: lo, prompts: prompts[lo:min(lo+together, len(prompts))]}
 		if err := r.start(want.State); err != nil {
 			return err
 		}
@@ -200,7 +214,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	}
 	var last *engine.Position
 	want := engine.Want{From: stateLen(opt.State) + len(prompt.IDs) - 1, TopK: opt.TopK, Logits: true, Path: opt.Path, Taps: opt.Taps}
-	r := &run{e: e, ctx: ctx, want: want, prompts: []engine.Prompt{prompt},
+	r := &run{e: e, ctx: ctx, want: want, steps: true, prompts: []engine.Prompt{prompt},
 		each: func(p *engine.Position) error { last = p; return nil }}
 	if err := r.start(opt.State); err != nil {
 		return err
@@ -259,58 +273,84 @@ type run struct {
 	want    engine.Want
 	each    func(*engine.Position) error
 	prompts []engine.Prompt
-	first   int // index of prompts[0] among all prompts
+	first   int  // index of prompts[0] among all prompts
+	steps   bool // more tokens follow the prompts
 	s       *Session
 }
 
 func (r *run) start(from *engine.State) error {
-	r.s = r.e.d.NewSession(len(r.prompts), r.e.pool, r.e.arith, r.want.Taps)
-	r.s.first = r.first
+	d := r.e.d
+	states := make([]*State, len(r.prompts))
+	for i := range states {
+		if states[i] = d.noState(); r.e.stream == nil { // a streamed run makes a layer's state when it gets there
+			states[i] = d.NewState()
+		}
+	}
 	if from != nil {
-		st, err := r.e.d.Import(from)
+		st, err := d.Import(from)
 		if err != nil {
 			return err
 		}
-		r.s.States[0] = st
+		states[0] = st
 	}
+	r.s = d.NewSession(states, r.e.pool, r.e.arith, r.want.Taps)
+	r.s.first, r.s.layerDone = r.first, r.e.stream.done
 	return nil
 }
 
-// all feeds the prompts in calls of the path's size, a long call in several passes.
+// all runs the prompts, call by call or, on a streamed model, layer by layer.
 func (r *run) all() error {
-	done := make([]int, len(r.prompts))
-	for {
-		active := 0
-		for i, p := range r.prompts {
-			if done[i] < len(p.IDs) {
-				active++
-			}
-		}
-		if active == 0 {
-			return nil
-		}
-		share := max(gdn.ChunkSize, callRows/active/gdn.ChunkSize*gdn.ChunkSize)
-		var feeds []Feed
-		for i, p := range r.prompts {
-			end := len(p.IDs) // of this call
-			if c := r.want.Path.Chunk; c > 0 {
-				end = min(end, (done[i]/c+1)*c)
-			}
-			n := min(share, end-done[i])
-			if n == 0 {
-				continue
-			}
-			f := Feed{Seq: i, IDs: p.IDs[done[i]:][:n], More: done[i]+n < end}
-			if p.PositionIDs != nil {
-				f.Positions = p.PositionIDs[done[i]:][:n]
-			}
-			feeds = append(feeds, f)
-			done[i] += n
-		}
+	if r.e.stream != nil {
+		return r.layerMajor()
+	}
+	for feeds := range r.cuts() {
 		if err := r.feed(feeds); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// cuts gives the prompts in calls of the path's size, a long call in several passes.
+func (r *run) cuts() iter.Seq[[]Feed] {
+	return func(yield func([]Feed) bool) {
+		done := make([]int, len(r.prompts))
+		for {
+			feeds := r.cut(done)
+			if feeds == nil || !yield(feeds) {
+				return
+			}
+		}
+	}
+}
+
+// cut gives the next pass and counts it in done, tokens of each prompt; nil when every prompt is done.
+func (r *run) cut(done []int) (feeds []Feed) {
+	var active []int
+	for i, p := range r.prompts {
+		if done[i] < len(p.IDs) && len(active) < callSeqs {
+			active = append(active, i)
+		}
+	}
+	if len(active) == 0 {
+		return nil
+	}
+	share := max(gdn.ChunkSize, callRows/len(active)/gdn.ChunkSize*gdn.ChunkSize)
+	for _, i := range active {
+		p := r.prompts[i]
+		end := len(p.IDs) // of this call
+		if c := r.want.Path.Chunk; c > 0 {
+			end = min(end, (done[i]/c+1)*c)
+		}
+		n := min(share, end-done[i])
+		f := Feed{Seq: i, IDs: p.IDs[done[i]:][:n], More: done[i]+n < end}
+		if p.PositionIDs != nil {
+			f.Positions = p.PositionIDs[done[i]:][:n]
+		}
+		feeds = append(feeds, f)
+		done[i] += n
+	}
+	return feeds
 }
 
 // feed runs one call and shows its positions.
@@ -319,88 +359,116 @@ func (r *run) feed(feeds []Feed) error {
 	if err != nil {
 		return err
 	}
+	return r.shown(x)
+}
+
+// shown reports the call's positions: x [Rows, H] is the residual stream after the last layer. The head runs only for
+// rows that are asked for.
+func (r *run) shown(x []float32) error {
 	call := &r.s.call
-	allRows := r.want.Taps != nil && r.want.Taps.Wants(trace.Logits.Name(0))
-	last := 0
+	taps := r.want.Taps
+	allRows := taps != nil && taps.Wants(trace.Logits.Name(0))
+	var rows []row
 	for i := range call.Seqs {
-		last = max(last, call.Seqs[i].Pos+call.Seqs[i].Len)
+		s := &call.Seqs[i]
+		for t := range s.Len {
+			if allRows || s.Pos+t >= r.want.From {
+				rows = append(rows, row{s, t})
+			}
+		}
 	}
-	if !allRows && last <= r.want.From && (r.want.Taps == nil || !r.want.Taps.Wants(trace.FinalNorm.Name(0))) {
+	if len(rows) == 0 && (taps == nil || !taps.Wants(trace.FinalNorm.Name(0))) {
 		return nil
 	}
 	r.e.d.Normed(x, x, call)
 	if call.Err != nil {
 		return call.Err
 	}
-	for i := range call.Seqs {
-		s := &call.Seqs[i]
-		lo := min(s.Len, max(0, r.want.From-s.Pos))
-		if allRows {
-			lo = 0
-		}
-		if err := r.show(x, s.Row+lo, s.Row+s.Len, i, allRows); err != nil {
+	return r.show(x, rows, allRows)
+}
+
+// row is the t-th row of a sequence of a call.
+type row struct {
+	seq *ragged.Seq
+	t   int
+}
+
+// logitsRows bounds the logits held at once to budget bytes: full logits never exist for long inputs.
+func logitsRows(vocab, budget int) int { return max(1, budget/4/vocab) }
+
+// show computes the logits of rows of the call and reports them; the normed residual stream is x.
+func (r *run) show(x []float32, rows []row, tap bool) error {
+	call, d := &r.s.call, r.e.d
+	V, H := d.Config.VocabSize, d.Config.HiddenSize
+	for len(rows) > 0 {
+		if err := r.ctx.Err(); err != nil {
 			return err
+		}
+		n := min(logitsRows(V, r.e.logitsBytes), len(rows))
+		block := rows[:n]
+		rows = rows[n:]
+		in := x[(block[0].seq.Row+block[0].t)*H:]
+		if last := block[n-1]; last.seq.Row+last.t-block[0].seq.Row-block[0].t != n-1 { // rows between are not asked for
+			in = make([]float32, 0, n*H)
+			for _, b := range block {
+				in = append(in, x[(b.seq.Row+b.t)*H:][:H]...)
+			}
+		}
+		logits := make([]float32, n*V)
+		d.Logits(logits, in[:n*H], n, call)
+		for i, b := range block {
+			if err := r.report(b, logits[i*V:][:V:V], tap); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// logitsRows bounds the logits held at once to 64 MB: full logits never exist for long inputs.
-func logitsRows(vocab int) int { return max(1, min(64, 16<<20/vocab)) }
-
-// show computes the logits of rows lo..hi-1 of sequence i of the call and reports them.
-func (r *run) show(x []float32, lo, hi, i int, tap bool) error {
-	call, d := &r.s.call, r.e.d
-	s, V, H := &call.Seqs[i], d.Config.VocabSize, d.Config.HiddenSize
-	for ; lo < hi; lo += logitsRows(V) {
-		if err := r.ctx.Err(); err != nil {
+// report hands one row of logits to whom it was asked by.
+func (r *run) report(b row, logits []float32, tap bool) error {
+	pos := b.seq.Pos + b.t
+	if tap {
+		if err := r.s.call.Sink.Put(trace.Logits.Name(0), b.seq.Index, pos, 1, logits); err != nil {
 			return err
 		}
-		n := min(logitsRows(V), hi-lo)
-		logits := make([]float32, n*V)
-		d.Logits(logits, x[lo*H:(lo+n)*H], n, call)
-		pos := s.Pos + lo - s.Row
-		if tap {
-			if err := call.Sink.Put(trace.Logits.Name(0), s.Index, pos, n, logits); err != nil {
-				return err
-			}
-		}
-		for t := range n {
-			if pos+t < r.want.From {
-				continue
-			}
-			p := position(s.Index, pos+t, logits[t*V:][:V:V], r.want.TopK, r.want.Logits)
-			if err := r.each(p); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+	if pos < r.want.From {
+		return nil
+	}
+	return r.each(position(b.seq.Index, pos, logits, r.want.TopK, r.want.Logits))
 }
 
 // finish hands over the states, to the taps and to the caller.
 func (r *run) finish(final *engine.State) error {
-	d, sink := r.e.d, r.want.Taps
+	d := r.e.d
 	if final != nil {
 		*final = *d.Export(r.s.States[0])
 	}
-	if sink == nil {
-		return nil
+	for l := range d.Layers {
+		if err := r.putStates(l); err != nil {
+			return err
+		}
 	}
-	for i, s := range r.s.States {
-		var out *engine.State
-		for l := range d.Layers {
-			for _, t := range d.cacheTaps(l) {
-				name := t.Name(l)
-				if !sink.Wants(name) {
-					continue
-				}
-				if out == nil {
-					out = d.Export(s)
-				}
-				if err := sink.Put(name, r.first+i, 0, 1, out.Tensors[name].Data); err != nil {
-					return err
-				}
+	return nil
+}
+
+// putStates hands the states of layer l to the taps. A streamed run has done so already, and let go of them.
+func (r *run) putStates(l int) error {
+	d, sink := r.e.d, r.want.Taps
+	for _, t := range d.cacheTaps(l) {
+		name := t.Name(l)
+		if sink == nil || !sink.Wants(name) {
+			continue
+		}
+		for i, s := range r.s.States {
+			if !s.has(l) {
+				continue
+			}
+			out := &engine.State{Tensors: map[string]engine.StateTensor{}}
+			d.exportLayer(out, s, l)
+			if err := sink.Put(name, r.first+i, 0, 1, out.Tensors[name].Data); err != nil {
+				return err
 			}
 		}
 	}

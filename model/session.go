@@ -25,15 +25,29 @@ type State struct {
 
 // NewState is the state before the first token.
 func (d *Decoder) NewState() *State {
-	s := &State{GDN: make([]*gdn.State, len(d.Layers)), KV: make([]*attention.Cache, len(d.Layers))}
+	s := d.noState()
 	for l := range d.Layers {
-		if g := d.Layers[l].GDN; g != nil {
-			s.GDN[l] = g.NewState()
-		} else {
-			s.KV[l] = &attention.Cache{}
-		}
+		d.begin(s, l)
 	}
 	return s
+}
+
+// noState is NewState before any layer of it has begun.
+func (d *Decoder) noState() *State {
+	return &State{GDN: make([]*gdn.State, len(d.Layers)), KV: make([]*attention.Cache, len(d.Layers))}
+}
+
+// has says whether layer l's part is there.
+func (s *State) has(l int) bool { return s.GDN[l] != nil || s.KV[l] != nil }
+
+// begin makes layer l's part of s, if it is not there.
+func (d *Decoder) begin(s *State, l int) {
+	switch g := d.Layers[l].GDN; {
+	case g != nil && s.GDN[l] == nil:
+		s.GDN[l] = g.NewState()
+	case g == nil && s.KV[l] == nil:
+		s.KV[l] = &attention.Cache{}
+	}
 }
 
 // cacheTaps are the states of layer l.
@@ -62,22 +76,27 @@ func caches(states []*State, l int) []*attention.Cache {
 
 // Export gives the state by the cache names of the taps.
 func (d *Decoder) Export(s *State) *engine.State {
-	c := d.Config
 	out := &engine.State{Len: s.Len, Tensors: map[string]engine.StateTensor{}}
-	put := func(tap trace.Tap, l int, shape []int, x []float32) {
-		out.Tensors[tap.Name(l)] = engine.StateTensor{Shape: shape, Data: x}
-	}
-	for l, kind := range c.Layers {
-		if kind == config.GatedDeltaNet {
-			put(trace.CacheConvState, l, []int{c.QKVDim(), c.ConvKernel}, d.Layers[l].GDN.ConvColumns(s.GDN[l]))
-			put(trace.CacheRecurrentState, l, []int{c.ValueHeads, c.KeyDim, c.ValueDim}, append([]float32(nil), s.GDN[l].S...))
-			continue
-		}
-		shape := []int{c.NumKVHeads, s.Len, c.HeadDim}
-		put(trace.CacheKey, l, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].K, s.Len))
-		put(trace.CacheValue, l, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].V, s.Len))
+	for l := range d.Layers {
+		d.exportLayer(out, s, l)
 	}
 	return out
+}
+
+// exportLayer adds layer l of s to out.
+func (d *Decoder) exportLayer(out *engine.State, s *State, l int) {
+	c := d.Config
+	put := func(tap trace.Tap, shape []int, x []float32) {
+		out.Tensors[tap.Name(l)] = engine.StateTensor{Shape: shape, Data: x}
+	}
+	if c.Layers[l] == config.GatedDeltaNet {
+		put(trace.CacheConvState, []int{c.QKVDim(), c.ConvKernel}, d.Layers[l].GDN.ConvColumns(s.GDN[l]))
+		put(trace.CacheRecurrentState, []int{c.ValueHeads, c.KeyDim, c.ValueDim}, append([]float32(nil), s.GDN[l].S...))
+		return
+	}
+	shape := []int{c.NumKVHeads, s.Len, c.HeadDim}
+	put(trace.CacheKey, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].K, s.Len))
+	put(trace.CacheValue, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].V, s.Len))
 }
 
 // Import makes a state of what Export gives, rounded to the contract's state types. Every tensor must be there.
@@ -134,15 +153,14 @@ type Session struct {
 	call   Call
 	first  int // index of the first sequence among all prompts, for taps
 	States []*State
+
+	layerDone func(l int) // told after each layer of a call; may be nil
 }
 
-// NewSession starts n empty sequences.
-func (d *Decoder) NewSession(n int, pool *kernels.Pool, arith *kernels.Arith, sink engine.Sink) *Session {
-	s := &Session{d: d}
+// NewSession starts one sequence a state.
+func (d *Decoder) NewSession(states []*State, pool *kernels.Pool, arith *kernels.Arith, sink engine.Sink) *Session {
+	s := &Session{d: d, States: states}
 	s.call.Pool, s.call.Arith, s.call.Sink = pool, arith, sink
-	for range n {
-		s.States = append(s.States, d.NewState())
-	}
 	return s
 }
 
@@ -175,11 +193,10 @@ func (s *State) positions(f Feed) [][3]int32 {
 	return out
 }
 
-// Run feeds tokens in one pass and gives the residual stream [rows, H], rows in the order of the feeds.
-func (s *Session) Run(ctx context.Context, feeds []Feed) ([]float32, error) {
+// prepare makes the feeds the session's call and gives their ids, the rows in the order of the feeds.
+func (s *Session) prepare(feeds []Feed) (ids []int32) {
 	b := &s.call.Batch
-	b.Seqs, b.Rows, s.call.States = b.Seqs[:0], 0, s.call.States[:0]
-	var ids []int32
+	b.Seqs, b.Rows, s.call.States, s.call.tables = nil, 0, nil, nil
 	for _, f := range feeds {
 		st := s.States[f.Seq]
 		b.Seqs = append(b.Seqs, ragged.Seq{Index: s.first + f.Seq, Row: b.Rows, Len: len(f.IDs), Pos: st.Len,
@@ -188,5 +205,10 @@ func (s *Session) Run(ctx context.Context, feeds []Feed) ([]float32, error) {
 		ids = append(ids, f.IDs...)
 		b.Rows += len(f.IDs)
 	}
-	return s.d.Forward(ctx, ids, &s.call)
+	return ids
+}
+
+// Run feeds tokens in one pass and gives the residual stream [rows, H], rows in the order of the feeds.
+func (s *Session) Run(ctx context.Context, feeds []Feed) ([]float32, error) {
+	return s.d.Forward(ctx, s.prepare(feeds), &s.call, s.layerDone)
 }
