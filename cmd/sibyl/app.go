@@ -47,6 +47,7 @@ type App struct {
 	Threads int    // at least 1
 	Quiet   bool
 
+	stream      bool // CPU engines read their weights layer by layer
 	memoryLimit string
 	given       []string // the flags on the command line, without those of the environment
 	parser      *kong.Kong

@@ -23,6 +23,7 @@ type Diff struct {
 	TopK        int      `default:"5" placeholder:"N" help:"How many of the largest logits are compared as sets."`
 	All         bool     `help:"List every tensor and layer, not only the worst of each kind."`
 	Golden      string   `placeholder:"NAME" help:"The prompt in a golden file, which holds several: p9, or a reference of it: p9.f64."`
+	Streaming
 	JSON
 	Output
 }

@@ -23,6 +23,9 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 		return nil, err
 	}
 	defer closing(ckpt, &err)
+	if err := v.Streaming.choose(a, ckpt); err != nil {
+		return nil, err
+	}
 	run := oracle.RunOptions{DiffOptions: opt, Config: ckpt.Config()}
 	if run.Path, err = parsePath(v.Path); err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ type Gate struct {
 	Noise        *bool    `negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default for small models)."`
 	RefCache     string   `placeholder:"DIR" help:"Keep what the reference shows in DIR, and do not run it again for what is there."`
 	Replay       string   `placeholder:"FILE" help:"Check a transcript instead: its evidence, and REF and TEST where their models are at hand."`
+	Streaming
 	JSON
 	Output
 }
@@ -96,6 +97,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	defer closing(ckpt, &err)
+	if err := v.Streaming.choose(a, ckpt); err != nil {
+		return err
+	}
 	if err := sameVocabulary(ref, test, ckpt); err != nil {
 		return err
 	}

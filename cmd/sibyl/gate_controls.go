@@ -30,7 +30,7 @@ func (v *Gate) controls(a *App, ref, test Subject, refInfo, testInfo engine.Info
 		c := s.Control
 		if c.Same == "" {
 			spec := s.Spec
-			spec.Threads = a.Threads
+			spec.Threads, spec.Stream = a.Threads, a.stream
 			c.Open = func(ctx context.Context) (engine.Engine, error) { return engine.Open(ctx, "cpu", spec) }
 		}
 		out = append(out, c)

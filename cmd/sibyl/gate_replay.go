@@ -27,7 +27,7 @@ func (v *Gate) replay(ctx context.Context, a *App) (err error) {
 	if err != nil {
 		return err
 	}
-	o := &onceMore{t: t, a: a, keep: &gateCache{sums: map[string]string{}}}
+	o := &onceMore{t: t, a: a, stream: v.Streaming, keep: &gateCache{sums: map[string]string{}}}
 	defer o.close(&err)
 	live := oracle.Live{Progress: a.stages()}
 	refText, testText := v.again(t)
@@ -101,6 +101,7 @@ type onceMore struct {
 	t      *oracle.Transcript
 	a      *App
 	keep   *gateCache
+	stream Streaming
 	opened []engine.Engine
 }
 
@@ -150,6 +151,9 @@ func (o *onceMore) try(ctx context.Context, by oracle.Role, text string) (_ engi
 		}
 	}
 	if err := o.t.CheckModel(by, s.display(), c.ConfigSHA256(), sum, c.Config().VocabSize); err != nil {
+		return nil, err
+	}
+	if err := o.stream.choose(o.a, c); err != nil {
 		return nil, err
 	}
 	prompts, p := o.t.Prompts()

@@ -96,7 +96,7 @@ func revision(subject string) string {
 
 // checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.
 func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup, p oracle.Protocol) error {
-	longest := job{seqs: len(setup.Prompts), generated: p.MaxTokens, path: p.Path}
+	longest := job{seqs: len(setup.Prompts), generated: p.MaxTokens, path: p.Path, stream: a.stream}
 	for i, q := range setup.Prompts {
 		if err := a.checkLength(ckpt, fmt.Sprintf("prompt %d (%s)", i+1, q.Name), q.IDs, longest); err != nil {
 			return err

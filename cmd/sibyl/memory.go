@@ -21,6 +21,7 @@ type job struct {
 	extra     int64 // bytes the verb itself keeps: recorded taps
 	path      engine.Path
 	position  [][3]int32
+	stream    bool // layer by layer: all prompts at once, one layer's states
 }
 
 // checkJob refuses before any work what cannot be run: ids or lengths the model has no place for, then a need of
@@ -30,12 +31,14 @@ func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) erro
 		return err
 	}
 	a.noteScheme(c, s)
+	j.stream = a.stream
 	return a.checkMemory(need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j), s.display())
 }
 
 // checkTogether is checkJob for subjects of one model that are open at the same time: what they need is added up, but
 // for the program itself and what the verb keeps.
 func (a *App) checkTogether(c *bundle.Checkpoint, subjects []Subject, ids []int32, j job) error {
+	j.stream = a.stream
 	total, names := runtimeBytes(c.Config())+j.extra, []string{}
 	for _, s := range subjects {
 		if err := a.checkLength(c, "prompt", ids, j); err != nil {
@@ -95,6 +98,9 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	const f32 = 4
 	total := int64(j.have + j.tokens + j.generated)
 	seqs := int64(max(1, min(j.seqs, callSeqs)))
+	if j.stream {
+		seqs = int64(max(1, j.seqs))
+	}
 	rows := min(max(1, int64(j.tokens)*seqs), callRows)
 
 	var attention, gdn int64
@@ -117,6 +123,10 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	scores := int64(threads) * total * f32
 	logits := min(rows, max(1, 16<<20/int64(c.VocabSize))) * int64(c.VocabSize) * f32 * 2
 	perSeq := seqs * (kv + state)
+	if j.stream { // one layer's states, but every row's residual stream
+		perSeq = perSeq/int64(len(c.Layers)) + seqs*total*int64(c.HiddenSize)*f32
+		logits = max(logits, 2*256<<20)
+	}
 
 	n := perSeq + activations + scores + logits + j.extra + runtimeBytes(c)
 	if weights <= 32<<20 {

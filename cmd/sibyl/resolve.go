@@ -106,7 +106,8 @@ func (a *App) open(ctx context.Context, s Subject, defaultMode, delta string) (e
 	}
 	e, err := engine.Open(ctx, s.Engine, engine.Spec{
 		Model: s.Model, Contract: s.Contract, Scheme: s.Scheme, Mode: s.Mode, Delta: delta, Threads: a.Threads,
-		File: s.File, Side: s.Side,
+		Stream: a.stream && s.Engine == "cpu",
+		File:   s.File, Side: s.Side,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", s.display(), err)

@@ -22,6 +22,7 @@ type Trace struct {
 	PositionIDs string   `name:"position-ids" placeholder:"@FILE" help:"Positions for mRoPE: a JSON list [3][T], the T, H and W position of each id."`
 	Greedy      int      `default:"0" placeholder:"N" help:"Add the N ids that greedy decoding chooses after the ids, with their margins."`
 	State       string   `placeholder:"FILE" help:"Continue from the states at the end of this trace file."`
+	Streaming
 	JSON
 }
 
@@ -88,6 +89,9 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 		}
 	}
 	if r.entries, err = trace.Select(ckpt.Config(), v.Taps); err != nil {
+		return err
+	}
+	if err := v.Streaming.choose(a, ckpt); err != nil {
 		return err
 	}
 	j := job{tokens: len(r.prompt.IDs), generated: v.Greedy, path: r.path, position: r.prompt.PositionIDs}
