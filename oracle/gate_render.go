@@ -47,6 +47,9 @@ func (r *GateResult) renderSetup(b *strings.Builder) {
 	p := r.Protocol
 	fmt.Fprintf(b, "%s of %s, %s; path %s\n", plural(len(r.Prompts), "prompt"), plural(prompts, "token"),
 		plural(generated, "generated token"), p.PathName)
+	if r.RefPasses > 0 {
+		fmt.Fprintf(b, "REF is read layer by layer: %s of its weights found its tokens among TEST's proposals\n", plural(r.RefPasses, "reading"))
+	}
 	fmt.Fprintf(b, "a position qualifies when REF's %s >= %g", p.Unit, p.Margin)
 	if p.StrictPrompt {
 		b.WriteString("; strict: every generated token's must")
@@ -136,7 +139,9 @@ func (r *GateResult) renderParts(b *strings.Builder) {
 				strconv.Itoa(p.Ties), strconv.Itoa(p.Flips), strconv.Itoa(p.Confident))
 		}
 		status := ""
-		if p.Status != PartRan {
+		if p.Status == PartRan {
+			status = ascii(p.Note)
+		} else {
 			status = string(p.Status) + ": " + ascii(p.Note)
 		}
 		rows = append(rows, append(row, status))

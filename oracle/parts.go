@@ -8,11 +8,31 @@ import (
 	"slices"
 
 	"sibyl/engine"
+	"sibyl/precision"
 )
 
 // qualify is part 1, by REF alone: its greedy continuation of every prompt, then its margin at every position of
 // prompt and continuation.
 func (g *gate) qualify(ctx context.Context) error {
+	continuation := g.decode
+	if c, err := precision.Lookup(g.Ref.Info().Contract); g.Ref.Info().Streams && (err != nil || !c.StatePerCall) {
+		continuation = g.verify // a state that is rounded once a call makes scoring another path than decoding
+	}
+	if err := continuation(ctx); err != nil {
+		return err
+	}
+	ref, err := g.forceBoth(ctx)
+	if err != nil {
+		g.tested = nil // what TEST showed meanwhile has nothing to be held against
+		return err
+	}
+	g.ref = ref
+	g.checkRef()
+	return g.runNoise(ctx)
+}
+
+// decode finds REF's greedy continuation of every prompt along its own decode path.
+func (g *gate) decode(ctx context.Context) error {
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]
 		g.progress("reference: greedy continuation", i, len(g.res.Prompts))
@@ -31,14 +51,7 @@ func (g *gate) qualify(ctx context.Context) error {
 		}
 		g.gen = append(g.gen, seen)
 	}
-	ref, err := g.forceBoth(ctx)
-	if err != nil {
-		g.tested = nil // what TEST showed meanwhile has nothing to be held against
-		return err
-	}
-	g.ref = ref
-	g.checkRef()
-	return g.runNoise(ctx)
+	return nil
 }
 
 // texts are the prompts, each with REF's continuation but its last token, which nothing follows.
@@ -233,7 +246,10 @@ func (g *gate) stateStep(ctx context.Context) error {
 			return &breach{"the test engine", "one step from the reference's state", err}
 		}
 		g.keep(StateStep, i, len(q.IDs), see(p, g.test.Shows))
-		ran = true
+		if ran = true; g.Ref.Info().Streams && len(g.res.Prompts) > 1 {
+			g.res.part(StateStep).Note = fmt.Sprintf("of prompt %d alone: the reference's weights are read anew for the state of each", i+1)
+			break
+		}
 	}
 	if !ran {
 		return skip{"needs two generated tokens"}
@@ -274,6 +290,9 @@ func (g *gate) rollout(ctx context.Context) error {
 	}
 	if g.p.MaxTokens == 0 {
 		return skip{"no token is to be generated"}
+	}
+	if g.test.Streams {
+		return fmt.Errorf("TEST's weights would be read anew for every token; part 2 shows its choice at these positions: %w", engine.ErrNotShown)
 	}
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]

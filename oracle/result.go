@@ -177,9 +177,11 @@ type GateResult struct {
 	Parts    []Part          `json:"parts"`
 	Verdicts map[Verdict]int `json:"verdicts"` // over all positions of all parts
 	Noise    Noise           `json:"ref_noise"`
-	Metrics  Metrics         `json:"metrics"` // of the teacher-forced prompts and continuations
-	Text     *TextResult     `json:"text,omitempty"`
-	Prompts  []PromptResult  `json:"prompts"`
+	// RefPasses is how often a streamed reference's weights were read to find its continuations; 0 if it decoded them.
+	RefPasses int            `json:"ref_passes,omitempty"`
+	Metrics   Metrics        `json:"metrics"` // of the teacher-forced prompts and continuations
+	Text      *TextResult    `json:"text,omitempty"`
+	Prompts   []PromptResult `json:"prompts"`
 	// Positions holds every judged position, by part, prompt and pos.
 	Positions []Evidence `json:"positions"`
 

@@ -1,0 +1,84 @@
+package oracle
+
+import (
+	"context"
+	"slices"
+)
+
+// verify finds REF's greedy continuation of every prompt without decoding token by token, for a REF whose weights are
+// read anew at every pass: TEST proposes, REF scores all proposals in one pass, its id replaces the first wrong one, and
+// TEST goes on from there. It takes one pass more than the worst prompt has flips. What REF shows of a position when it
+// scores it is what it would have shown when decoding: the same in exact arithmetic, and the definition here.
+func (g *gate) verify(ctx context.Context) error {
+	g.gen = make([][]Seen, len(g.res.Prompts))
+	for {
+		texts, from, err := g.propose(ctx)
+		if err != nil || texts == nil {
+			return err
+		}
+		g.res.RefPasses++
+		seen, err := g.scoreTexts(ctx, g.Ref, "the reference", texts)
+		if err != nil {
+			return err
+		}
+		k := 0
+		for i := range g.res.Prompts {
+			if g.complete(i) {
+				continue
+			}
+			g.confirm(i, texts[k][from[k]:], seen[k][from[k]-1:])
+			k++
+		}
+	}
+}
+
+// complete says whether REF's continuation of prompt i has all its tokens or ended.
+func (g *gate) complete(i int) bool {
+	ids := g.res.Prompts[i].RefIDs
+	return len(ids) == g.p.MaxTokens || len(ids) > 0 && slices.Contains(g.p.Stop, ids[len(ids)-1])
+}
+
+// propose gives the texts of the prompts that are not complete, each with what REF has said and what TEST would say next,
+// and where the proposals begin; nil when all are complete. A TEST that is read anew for every token proposes nothing:
+// REF then says one more token of every prompt a pass.
+func (g *gate) propose(ctx context.Context) (texts [][]int32, from []int, err error) {
+	for i := range g.res.Prompts {
+		q := &g.res.Prompts[i]
+		if g.complete(i) {
+			continue
+		}
+		text := slices.Concat(q.IDs, q.RefIDs)
+		from = append(from, len(text))
+		if n := g.p.MaxTokens - len(q.RefIDs); n > 1 && !g.test.Streams {
+			g.progress("test: proposing a continuation", i, len(g.res.Prompts))
+			p := g.p
+			p.MaxTokens = n
+			ahead := PromptResult{Name: q.Name, IDs: text}
+			err := generate(ctx, g.Test, "the test engine", &ahead, nil, &p, func(_ int, s Seen) error {
+				text = append(text, s.ID)
+				return nil
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			text = text[:len(text)-1] // nothing follows the last one
+		}
+		texts = append(texts, text)
+	}
+	return texts, from, nil
+}
+
+// confirm adds to REF's continuation of prompt i what REF said where the proposed ids were right, and its own id where the
+// first one was not. seen[0] is what REF shows before proposed[0].
+func (g *gate) confirm(i int, proposed []int32, seen []Seen) {
+	q := &g.res.Prompts[i]
+	for k, s := range seen {
+		q.RefIDs = append(q.RefIDs, s.ID)
+		q.RefLogitGap = append(q.RefLogitGap, shown(s.LogitGap))
+		q.RefProbGap = append(q.RefProbGap, shown(s.ProbGap))
+		g.gen[i] = append(g.gen[i], s)
+		if g.complete(i) || k < len(proposed) && proposed[k] != s.ID {
+			return
+		}
+	}
+}
