@@ -222,6 +222,17 @@ func (r *reader) symbol(c *mlirb.Cursor) Attr {
 // opID finds the exporter's number of an operation in its location; -1 where there is none. Of locations nothing else is
 // read, and one of another form is no fault.
 func (r *reader) opID(loc uint64) (int64, error) {
+	if id, ok := r.ids[loc]; ok {
+		return id, nil
+	}
+	id, err := r.readID(loc)
+	if r.file.Attrs[loc].Size > 256 {
+		r.ids[loc] = id // a long location is read once, however many operations share it
+	}
+	return id, err
+}
+
+func (r *reader) readID(loc uint64) (int64, error) {
 	e := r.file.Attrs[loc]
 	if !e.Custom || r.file.Dialects[e.Dialect].Name != dialectName {
 		return -1, nil
@@ -237,33 +248,31 @@ func (r *reader) opID(loc uint64) (int64, error) {
 	}
 	id := int64(-1)
 	for n := c.Count("attributes", 1); n > 0 && c.OK(); n-- {
-		if name, v := r.metadata(&c, c.Varint()); name == "op_id" {
-			switch v := v.(type) {
-			case int64:
-				id = v
-			case uint64:
-				id = int64(v & math.MaxInt64)
-			}
+		if v, ok := r.metadata(&c, c.Varint(), "op_id"); ok {
+			id = v
 		}
 	}
 	return id, c.Err()
 }
 
-// metadata reads a named value of a location: its name, and the value if that is one this program needs.
-func (r *reader) metadata(c *mlirb.Cursor, i uint64) (string, Attr) {
+// metadata reads the number of that name from an entry of a location, if it is that.
+func (r *reader) metadata(c *mlirb.Cursor, i uint64, name string) (int64, bool) {
 	d, ok := r.coded(c, i, attrMetadata)
-	if !ok {
-		return "", nil
-	}
-	name := r.file.String(&d)
-	v, ok := r.coded(&d, d.Varint(), attrMetaValue)
-	if !ok || name != "op_id" {
+	if !ok || r.file.String(&d) != name {
 		c.Adopt(&d)
-		return name, nil
+		return 0, false
 	}
-	a := r.attr(&v, v.Varint(), 0)
-	c.Adopt(&v)
-	return name, a
+	v, ok := r.coded(&d, d.Varint(), attrMetaValue)
+	if !ok {
+		return 0, false
+	}
+	n, ok := r.coded(&v, v.Varint(), attrInteger)
+	if !ok {
+		return 0, false
+	}
+	id, isSigned := integer(&n).(int64)
+	c.Adopt(&n)
+	return id, isSigned
 }
 
 // coded begins to read attribute i if it has the code.

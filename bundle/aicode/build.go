@@ -2,15 +2,17 @@ package aicode
 
 import (
 	"fmt"
+	"strings"
 
 	"sibyl/internal/mlirb"
 )
 
-// properties are the operations that have any: names in the order of the file, an optional one with "?".
+// properties are the operations that have any: names in the order of the file, an optional one with "?", one that nobody
+// needs without its name.
 var properties = map[string][]string{
-	"serialization.asset":             {"unknown?", "version?"},
-	"dataflow.graph_v1":               {"argAttrs", "compositeDecl?", "externalize", "functionType", "isPrivate", "name", "noInline", "paramDecls", "resAttrs"},
-	"dataflow.invoke_v1":              {"arg_attrs", "callee", "res_attrs"},
+	"serialization.asset":             {"?", "version?"},
+	"dataflow.graph_v1":               {"argAttrs", "compositeDecl?", "", "functionType", "isPrivate", "name", "", "", "resAttrs"},
+	"dataflow.invoke_v1":              {"", "callee", ""},
 	"primitive.constant_v1":           {"value"},
 	"primitive.scatter_along_axis_v1": {"scatter_mode"},
 }
@@ -19,15 +21,45 @@ var properties = map[string][]string{
 type builder struct {
 	r      *reader
 	top    []*Op
-	stack  []frame    // operations whose regions are being read
-	scopes [][]*Value // values by number; the last scope is the one in use
+	stack  []frame     // operations whose regions are being read
+	scopes [][]segment // of values; the last scope is the one in use
+	spare  [][]*Value  // room of segments that ended
+}
+
+// maxRoom is how many operations or values room is made for on the file's word.
+const maxRoom = 4096
+
+// segment is the values of one region that are defined so far: numbers first, first+1, ... Those of outer regions stand before it.
+type segment struct {
+	first  uint64
+	values []*Value
+}
+
+// define gives the next number of the innermost region to a value.
+func (b *builder) define(v *Value) {
+	s := b.scopes[len(b.scopes)-1]
+	seg := &s[len(s)-1]
+	seg.values = append(seg.values, v)
+}
+
+// value finds a value by its number, nil if none is defined yet.
+func (b *builder) value(id uint64) *Value {
+	s := b.scopes[len(b.scopes)-1]
+	for i := len(s) - 1; i >= 0; i-- {
+		if id >= s[i].first {
+			if id -= s[i].first; id < uint64(len(s[i].values)) {
+				return s[i].values[id]
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 type frame struct {
-	op     *Op
-	block  *Block // being filled
-	fresh  bool   // its region opened a scope
-	values int    // length of the scope before its region
+	op    *Op
+	block *Block // being filled
+	fresh bool   // its region opened a scope
 }
 
 func (b *builder) Op(o *mlirb.Op) error {
@@ -60,8 +92,13 @@ func (b *builder) Region(g mlirb.Region) error {
 		return at(f.op, "a region that sees outer values", "an isolated one, outermost")
 	}
 	s := &b.scopes[len(b.scopes)-1]
-	f.values = len(*s)
-	*s = append(*s, make([]*Value, g.Values)...)
+	seg := segment{first: g.First}
+	if n := len(b.spare); n > 0 {
+		seg.values, b.spare = b.spare[n-1][:0], b.spare[:n-1]
+	} else {
+		seg.values = make([]*Value, 0, min(g.Values, maxRoom))
+	}
+	*s = append(*s, seg)
 	return nil
 }
 
@@ -71,15 +108,17 @@ func (b *builder) EndRegion() error {
 		return at(f.op, "a region without a block", "one block")
 	}
 	f.op.Regions = append(f.op.Regions, f.block)
-	if s := len(b.scopes) - 1; f.fresh {
-		b.scopes = b.scopes[:s]
-	} else {
-		b.scopes[s] = b.scopes[s][:f.values]
+	s := &b.scopes[len(b.scopes)-1]
+	last := len(*s) - 1
+	b.spare = append(b.spare, (*s)[last].values)
+	*s = (*s)[:last]
+	if f.fresh {
+		b.scopes = b.scopes[:len(b.scopes)-1]
 	}
 	return nil
 }
 
-func (b *builder) Block(args []mlirb.Arg, first uint64) error {
+func (b *builder) Block(args []mlirb.Arg, ops int) error {
 	if len(b.stack) == 0 {
 		return nil // the outermost, which has operations only
 	}
@@ -87,7 +126,7 @@ func (b *builder) Block(args []mlirb.Arg, first uint64) error {
 	if f.block != nil {
 		return &mlirb.Fault{Offset: f.op.Offset, Where: f.op.Name, Found: "a region of several blocks", Want: "one block: a straight line", Unknown: true}
 	}
-	f.block = &Block{}
+	f.block = &Block{Ops: make([]*Op, 0, min(ops, maxRoom))}
 	if len(args) == 0 {
 		return nil
 	}
@@ -101,7 +140,7 @@ func (b *builder) Block(args []mlirb.Arg, first uint64) error {
 		v := &room[i]
 		v.Type, v.Index = t, i
 		f.block.Args[i] = v
-		b.scopes[len(b.scopes)-1][first+uint64(i)] = v
+		b.define(v)
 	}
 	return nil
 }
@@ -129,10 +168,7 @@ func (b *builder) op(o *mlirb.Op) (*Op, error) {
 	if err = b.results(op, o); err != nil {
 		return nil, err
 	}
-	if err = b.attrs(op, o, n.Registered); err != nil {
-		return nil, err
-	}
-	return op, op.special()
+	return op, b.attrs(op, o, n.Registered)
 }
 
 // operands finds the values an operation uses. All were defined before it: a later one would be a cycle.
@@ -141,9 +177,8 @@ func (b *builder) operands(op *Op, o *mlirb.Op) error {
 		return nil
 	}
 	op.Operands = make([]*Value, len(o.Operands))
-	scope := b.scopes[len(b.scopes)-1]
 	for i, id := range o.Operands {
-		v := scope[id]
+		v := b.value(id)
 		if v == nil {
 			return at(op, fmt.Sprintf("operand %d, value %d, which is defined later", i, id), "one that is defined before: this is a cycle")
 		}
@@ -169,7 +204,7 @@ func (b *builder) results(op *Op, o *mlirb.Op) error {
 			return err
 		}
 		op.Results[i] = v
-		b.scopes[len(b.scopes)-1][o.First+uint64(i)] = v
+		b.define(v)
 	}
 	return nil
 }
@@ -201,44 +236,64 @@ func (b *builder) attrs(op *Op, o *mlirb.Op, registered bool) error {
 	if err != nil {
 		return err
 	}
-	if op.Attrs == nil {
-		op.Attrs = make(map[string]Attr, len(names))
-	}
 	for _, name := range names {
-		b.property(&c, op, name)
+		if a, ok := b.property(&c, name); ok {
+			op.set(strings.TrimSuffix(name, "?"), a)
+		}
 	}
 	c.End()
-	return c.Err()
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return op.special()
 }
 
-func (b *builder) property(c *mlirb.Cursor, op *Op, name string) {
+// property reads one property, if it is there and somebody needs it.
+func (b *builder) property(c *mlirb.Cursor, name string) (Attr, bool) {
 	v := c.Varint()
-	if n := len(name) - 1; name[n] == '?' {
-		if v == 0 {
-			return
-		}
-		if v&1 == 0 {
+	name, optional := strings.CutSuffix(name, "?")
+	if optional {
+		if v != 0 && v&1 == 0 {
 			c.Fail(fmt.Sprintf("%d for an optional property", v), "0, or an odd number")
 		}
-		name, v = name[:n], v>>1
+		if v == 0 {
+			return nil, false
+		}
+		v >>= 1
+	}
+	if name == "" {
+		if v >= uint64(len(b.r.file.Attrs)) {
+			c.Fail(fmt.Sprintf("attribute %d", v), fmt.Sprintf("one of the file's %d", len(b.r.file.Attrs)))
+		}
+		return nil, false
 	}
 	a := b.r.attr(c, v, 0)
-	if c.OK() {
-		op.Attrs[name] = a
-	}
+	return a, c.OK()
 }
 
-// special moves what constants and calls have into fields of their own.
+// set keeps a property: what a constant or a call has only one of in its field, everything else by name.
+func (o *Op) set(name string, a Attr) {
+	if o.Name == "primitive.constant_v1" {
+		o.Const, _ = a.(*Const)
+		return
+	}
+	if s, ok := a.(Symbol); ok && o.Name == "dataflow.invoke_v1" {
+		o.Callee = string(s)
+		return
+	}
+	if o.Attrs == nil {
+		o.Attrs = map[string]Attr{}
+	}
+	o.Attrs[name] = a
+}
+
+// special holds what set kept against the operation.
 func (o *Op) special() error {
-	switch o.Name {
-	case "primitive.constant_v1":
+	switch {
+	case o.Name == "primitive.constant_v1":
 		return o.constant()
-	case "dataflow.invoke_v1":
-		s, ok := o.Attrs["callee"].(Symbol)
-		if !ok {
-			return at(o, fmt.Sprintf("a callee that is a %T", o.Attrs["callee"]), "the name of a graph")
-		}
-		o.Callee, o.Attrs = string(s), nil
+	case o.Name == "dataflow.invoke_v1" && o.Callee == "":
+		return at(o, "no callee", "the name of a graph")
 	}
 	return nil
 }

@@ -10,9 +10,9 @@ import (
 
 // constant takes the constant's bytes and holds their number against the result's type.
 func (o *Op) constant() error {
-	k, ok := o.Attrs["value"].(*Const)
-	if !ok || len(o.Results) != 1 || len(o.Operands) != 0 {
-		return at(o, fmt.Sprintf("a %T, %d results, %d operands", o.Attrs["value"], len(o.Results), len(o.Operands)), "elements and one result")
+	k := o.Const
+	if k == nil || len(o.Results) != 1 || len(o.Operands) != 0 {
+		return at(o, fmt.Sprintf("a constant with %d results, %d operands", len(o.Results), len(o.Operands)), "elements, one result and no operand")
 	}
 	t := o.Results[0].Type
 	if t.Kind != Tensor || t.Layout {
@@ -28,9 +28,13 @@ func (o *Op) constant() error {
 	if int64(len(k.Data)) != n {
 		return at(o, fmt.Sprintf("%d bytes for %s", len(k.Data), t), fmt.Sprintf("%d", n))
 	}
-	own := *k // the same elements may be a constant of another shape elsewhere
-	own.Type = t
-	o.Const, o.Attrs = &own, nil
+	if k.Type == nil {
+		k.Type = t
+	} else if k.Type != t { // the same elements are a constant of another shape elsewhere
+		own := *k
+		own.Type = t
+		o.Const = &own
+	}
 	return nil
 }
 

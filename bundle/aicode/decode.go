@@ -39,7 +39,7 @@ func Decode(data []byte, label string) (*Program, error) {
 		return nil, err
 	}
 	r := &reader{file: f, prog: &Program{File: label, Bytecode: f.Version, Producer: f.Producer, Size: int64(len(data))},
-		types: make([]*Type, len(f.Types)), attrs: map[uint64]Attr{}}
+		types: make([]*Type, len(f.Types)), attrs: map[uint64]Attr{}, ids: map[uint64]int64{}}
 	r.resources()
 	if err == nil {
 		err = r.dialect()
@@ -59,6 +59,7 @@ type reader struct {
 	prog  *Program
 	types []*Type
 	attrs map[uint64]Attr
+	ids   map[uint64]int64
 }
 
 func (r *reader) resources() {
@@ -106,20 +107,22 @@ func (r *reader) program() error {
 	if v, ok := asset.Attrs["version"].(uint64); ok {
 		r.prog.AssetVersion = v
 	}
+	graphs := map[string]*Graph{}
 	for _, op := range asset.Regions[0].Ops {
 		g, err := r.graph(op)
 		if err != nil {
 			return err
 		}
-		if r.prog.Graph(g.Name) != nil {
+		if graphs[g.Name] != nil {
 			return at(op, fmt.Sprintf("a second graph named %.80q", g.Name), "each name once")
 		}
+		graphs[g.Name] = g
 		r.prog.Graphs = append(r.prog.Graphs, g)
 	}
 	if len(r.prog.Graphs) == 0 {
 		return at(asset, "no graph", "one at least")
 	}
-	return r.calls()
+	return r.calls(graphs)
 }
 
 // at is a fault of an operation.

@@ -63,52 +63,30 @@ func (g *Graph) composite(op *Op) error {
 	if !ok {
 		return at(op, fmt.Sprintf("a composite that is a %T", a), "a named attribute")
 	}
-	g.Composite, g.OpAttrs = n.Name, map[string]Attr{}
+	g.Composite = n.Name
 	for _, v := range n.Values {
-		for _, f := range entries(v) {
-			if f.Name != "op_attrs" {
-				continue
-			}
-			for _, x := range f.Values {
-				for _, e := range entries(x) {
-					g.OpAttrs[e.Name] = e.value()
-				}
-			}
+		f, ok := v.(Named)
+		if !ok || f.Name != "op_attrs" {
+			continue
 		}
+		if g.OpAttrs, ok = f.value().(map[string]Attr); !ok {
+			return at(op, fmt.Sprintf("attributes of a composite that are a %T", f.value()), "a dictionary")
+		}
+		break
 	}
 	return nil
 }
 
-// entries are the named attributes of a dictionary, an array, or a single one.
-func entries(a Attr) []Named {
-	switch v := a.(type) {
-	case Named:
-		return []Named{v}
-	case []Attr:
-		var list []Named
-		for _, x := range v {
-			if n, ok := x.(Named); ok {
-				list = append(list, n)
-			}
-		}
-		return list
-	case map[string]Attr:
-		var list []Named
-		for k, x := range v {
-			list = append(list, Named{Name: k, Values: []Attr{x}})
-		}
-		return list
-	}
-	return nil
-}
+// maxArgAttrs bounds the attributes of one operand or result: real ones have 2.
+const maxArgAttrs = 64
 
 // argName finds a string by name in the attributes of an operand or result.
 func argName(a Attr, key string) string {
-	for _, n := range entries(a) {
-		if n.Name == key {
-			if s, ok := n.value().(string); ok {
-				return s
-			}
+	list, _ := a.([]Attr)
+	for _, x := range list[:min(len(list), maxArgAttrs)] {
+		if n, ok := x.(Named); ok && n.Name == key {
+			s, _ := n.value().(string)
+			return s
 		}
 	}
 	return ""
@@ -157,11 +135,7 @@ func (g *Graph) outputs(op *Op, ft *Type, attrs []Attr) error {
 }
 
 // calls demands that every call finds its graph, with as many operands and results, and that no graph calls itself.
-func (r *reader) calls() error {
-	graphs := make(map[string]*Graph, len(r.prog.Graphs))
-	for _, g := range r.prog.Graphs {
-		graphs[g.Name] = g
-	}
+func (r *reader) calls(graphs map[string]*Graph) error {
 	state := map[*Graph]int{} // 1: being looked at, 2: done
 	var visit func(g *Graph, from *Op) error
 	visit = func(g *Graph, from *Op) error {

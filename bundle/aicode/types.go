@@ -131,6 +131,9 @@ func (t *Type) Equal(u *Type) bool {
 // maxTypeNesting bounds types within types: real ones have 3 levels.
 const maxTypeNesting = 16
 
+// maxRank bounds a tensor's dimensions: real ones have 5.
+const maxRank = 32
+
 // typ decodes type i, once.
 func (r *reader) typ(c *mlirb.Cursor, i uint64, depth int) *Type {
 	switch {
@@ -172,7 +175,11 @@ func (r *reader) typeBody(c *mlirb.Cursor, t *Type, depth int) {
 	sub := func() *Type { return r.typ(c, c.Varint(), depth+1) }
 	list := func() (list []*Type) {
 		for n := c.Count("types", 1); n > 0 && c.OK(); n-- {
-			list = append(list, sub())
+			t := sub()
+			if t != nil && t.Kind == Function {
+				c.Fail("a function of functions", "one of tensors, handles and tokens")
+			}
+			list = append(list, t)
 		}
 		return list
 	}
@@ -221,7 +228,10 @@ func scalar(code uint64) Kind {
 
 func (r *reader) dims(c *mlirb.Cursor) []int64 {
 	n := c.Count("dimensions", 1)
-	if n == 0 {
+	if n > maxRank {
+		c.Fail(fmt.Sprintf("%d dimensions", n), fmt.Sprintf("at most %d", maxRank))
+	}
+	if n == 0 || !c.OK() {
 		return nil
 	}
 	dims := make([]int64, n)

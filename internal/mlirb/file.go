@@ -59,8 +59,8 @@ type OpName struct {
 // Entry is the encoding of an attribute or a type.
 type Entry struct {
 	Offset  int64 // in the file
-	Size    int64
-	Dialect int32
+	Size    int32
+	Dialect int16
 	Custom  bool // in the dialect's own encoding; otherwise assembly text
 }
 
@@ -207,7 +207,7 @@ func (f *File) cursor(id int) Cursor {
 
 // Entry reads the encoding of an attribute or a type.
 func (f *File) Entry(e Entry, where string) Cursor {
-	return NewCursor(f.data[e.Offset:e.Offset+e.Size], e.Offset, where)
+	return NewCursor(f.data[e.Offset:e.Offset+int64(e.Size)], e.Offset, where)
 }
 
 // Err gives err the file's name and what to do, as errors of Parse have them.

@@ -23,7 +23,8 @@ type Arg struct {
 	Loc  int64  // into File.Attrs, -1 = none
 }
 
-// Region says which values a region defines: numbers First..First+Values of its scope.
+// Region says which values a region defines: numbers First..First+Values of its scope. Values is what the file declares:
+// allocate as they come.
 type Region struct {
 	First, Values uint64
 	NewScope      bool // numbers start at 0
@@ -36,8 +37,8 @@ type Visitor interface {
 	EndOp() error
 	Region(Region) error
 	EndRegion() error
-	// Block begins a block: args have the numbers first, first+1, ...
-	Block(args []Arg, first uint64) error
+	// Block begins a block of so many operations: args have the next numbers of the region.
+	Block(args []Arg, ops int) error
 }
 
 // maxNesting bounds regions within regions: real files have less than 8.
@@ -59,6 +60,7 @@ type walker struct {
 	v     Visitor
 	depth int
 	args  []Arg
+	now   Op // the operation that is being told: one for all
 	lists [3][]uint64
 }
 
@@ -85,11 +87,11 @@ func (w *walker) block(c *Cursor, sc *scope, r *region) error {
 		w.readArgs(c)
 	}
 	ops := c.Fits(at, n, "operations", 3)
-	first := r.define(c, len(w.args))
+	r.define(c, len(w.args))
 	if !c.OK() {
 		return c.Err()
 	}
-	if err := w.v.Block(w.args, first); err != nil {
+	if err := w.v.Block(w.args, ops); err != nil {
 		return err
 	}
 	for range ops {
@@ -167,8 +169,9 @@ const (
 )
 
 func (w *walker) op(c *Cursor, sc *scope, r *region) error {
-	o := Op{Offset: c.Offset(), Attrs: -1, Props: -1}
-	mask := w.head(c, &o)
+	w.now = Op{Offset: c.Offset(), Attrs: -1, Props: -1}
+	o := &w.now
+	mask := w.head(c, o)
 	if mask&maskResults != 0 {
 		o.Results = w.list(c, 0, "results")
 		for _, t := range o.Results {
@@ -198,11 +201,14 @@ func (w *walker) op(c *Cursor, sc *scope, r *region) error {
 	if !c.OK() {
 		return c.Err()
 	}
-	if err := w.v.Op(&o); err != nil {
+	regions, isolated := o.Regions, o.Isolated
+	if err := w.v.Op(o); err != nil {
 		return err
 	}
-	if err := w.regions(c, sc, o.Regions, o.Isolated); err != nil {
-		return err
+	if regions > 0 {
+		if err := w.regions(c, sc, regions, isolated); err != nil {
+			return err
+		}
 	}
 	return w.v.EndOp()
 }
@@ -239,7 +245,7 @@ func (w *walker) list(c *Cursor, which int, what string) []uint64 {
 
 // regions reads the regions of an operation. Those of an isolated one are sections of their own since version 2.
 func (w *walker) regions(c *Cursor, sc *scope, n int, isolated bool) error {
-	if n > 0 && isolated {
+	if isolated {
 		sc = &scope{}
 	}
 	own := isolated && w.f.Version >= 2

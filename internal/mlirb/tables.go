@@ -2,6 +2,7 @@ package mlirb
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -135,9 +136,14 @@ func (f *File) entryGroup(c, d *Cursor, to *[]Entry, most int) {
 		c.failAt(at, fmt.Sprintf("%d entries", n), fmt.Sprintf("at most %d, what is left of the number before", most-len(*to)))
 	}
 	for ; n > 0 && c.OK() && d.OK(); n-- {
+		at := c.Offset()
 		size, custom := c.Flagged()
-		e := Entry{Offset: d.Offset(), Dialect: int32(dialect), Custom: custom}
-		e.Size = int64(len(d.Bytes(size)))
+		if size > math.MaxInt32 || dialect > math.MaxInt16 {
+			c.failAt(at, fmt.Sprintf("%d bytes, of dialect %d", size, dialect), "less than 2 GB, of one of the first 32767 dialects")
+			return
+		}
+		e := Entry{Offset: d.Offset(), Dialect: int16(dialect), Custom: custom}
+		e.Size = int32(len(d.Bytes(size)))
 		*to = append(*to, e)
 	}
 }
