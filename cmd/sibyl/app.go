@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/kernels"
 	"sibyl/tokenizer"
 )
 
@@ -73,6 +74,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 	var v verbs
 	var err error
 	helped := false
+	badCPU := kernels.Use(env("SIBYL_CPU"))
 	a.parser, err = kong.New(&v,
 		kong.Name("sibyl"), kong.Description(about), kong.Vars{"version": versionText(), "templates": strings.Join(tokenizer.TemplateNames(), ", ")},
 		kong.Writers(a.Stdout, a.Stderr), kong.Exit(func(int) { helped = true }),
@@ -91,6 +93,9 @@ func (a *App) run(ctx context.Context, args []string) error {
 	}
 	if len(args) > 0 && args[0] == completeVerb {
 		return a.complete(args[1:])
+	}
+	if badCPU != nil {
+		return badCPU
 	}
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:len(args):len(args)], "--help")

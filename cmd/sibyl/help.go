@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"sibyl/internal/kernels"
 )
 
 // about heads the help.
@@ -23,20 +25,21 @@ schemes list them). Try:
   sibyl run "The rays of light"   let the demo model go on
 
 SIBYL_THREADS, SIBYL_MEMORY_LIMIT, SIBYL_QUIET and SIBYL_JSON in the environment stand for the flags
-of these names, which win over them; no other flag can be set there.
+of these names, which win over them; no other flag can be set there. SIBYL_CPU chooses the CPU
+kernels: noasm, avx2, avx512 or neon; empty means the best this machine runs (--version names it).
 Exit codes: 0 ok, 1 mismatch, 2 usage or bad input, 3 inconclusive, 130 interrupted (Ctrl-C),
 143 terminated. A second signal ends the program at once.`
 
 // version is the release; versionText adds the commit when the build knows it.
 const version = "0.1.0"
 
-// versionText is what --version prints: "sibyl 0.1.0 (1a2b3c4d, go1.26.8 linux/amd64)".
+// versionText is what --version prints: "sibyl 0.1.0 (1a2b3c4d, go1.26.8 linux/amd64, avx2)".
 func versionText() string {
 	parts := []string{}
 	if commit := buildCommit(); commit != "" {
 		parts = append(parts, commit)
 	}
-	parts = append(parts, fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH))
+	parts = append(parts, fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH), kernels.Active().String())
 	return fmt.Sprintf("sibyl %s (%s)", version, strings.Join(parts, ", "))
 }
 

@@ -69,7 +69,13 @@ func finish(s, bound float64, w, x []float64) float32 {
 // rowBlock is how many tokens share one reading of the weights; 64 rows of 17408 float64 are 9 MB.
 const rowBlock = 64
 
+var linearExactKernel = define("linear exact", linearExactGo)
+
 func linearExact(p *Pool, out, x []float32, rows int, w *Matrix) {
+	linearExactKernel.run(p, out, x, rows, w)
+}
+
+func linearExactGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows == 1 {
 		gemvExact(p, out, x, w)
 		return

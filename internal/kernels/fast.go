@@ -116,8 +116,14 @@ func dotF32(x []float32, p []byte) float32 {
 	return (s0 + s1) + (s2 + s3)
 }
 
-// linearFast: one token reads each row straight from its stored form; more tokens share a decoded row.
+var linearFastKernel = define("linear fast", linearFastGo)
+
 func linearFast(p *Pool, out, x []float32, rows int, w *Matrix) {
+	linearFastKernel.run(p, out, x, rows, w)
+}
+
+// linearFastGo: one token reads each row straight from its stored form; more tokens share a decoded row.
+func linearFastGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows == 1 && w.Round == precision.F32 {
 		gemvFast(p, out, x, w)
 		return

@@ -1,0 +1,68 @@
+// Gen writes the AVX2 kernels of internal/kernels with avo. It is a module of its own, so that the product does not
+// depend on avo. From internal/kernels:
+//
+//	go generate .
+//
+// writes every file again; CI does and finds no difference.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+)
+
+// files says which kernels go into which file: NAME_amd64.s and stub_NAME_amd64.go.
+var files = map[string]func(){
+	"rows_fast":      func() { each(formats, rowsFast) },
+	"rows_exact":     func() { each(plain(), rowsExact) },
+	"rows_exact_int": func() { each(quantized(), rowsExact) },
+	"tile":           tiles,
+	"unpack":         func() { each(formats, unpack) },
+}
+
+func main() {
+	name := flag.String("file", "", "which file to write")
+	flag.Parse()
+	emit, ok := files[*name]
+	if !ok {
+		var names []string
+		for n := range files {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		fmt.Fprintf(os.Stderr, "gen: -file %q: want one of %q\n", *name, names)
+		os.Exit(2)
+	}
+	ConstraintExpr("!noasm")
+	emit()
+	Generate()
+}
+
+func each(list []format, emit func(format)) {
+	for _, f := range list {
+		emit(f)
+	}
+}
+
+// plain and quantized are the formats without and with blocks.
+func plain() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block != nil })
+}
+func quantized() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block == nil })
+}
+
+func tiles() {
+	tile("tile32", 4, func(a, to Op) { VMOVUPS(a, to) }, func(a, to Op) { VBROADCASTSS(a, to) },
+		func(a, b, to Op) { VFMADD231PS(a, b, to) }, func(a, b, to Op) { VADDPS(a, b, to) })
+	tile("tile64", 8, func(a, to Op) { VMOVUPD(a, to) }, func(a, to Op) { VBROADCASTSD(a, to) },
+		func(a, b, to Op) { VFMADD231PD(a, b, to) }, func(a, b, to Op) { VADDPD(a, b, to) })
+	transpose8()
+	widen()
+	round64()
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// tileRows weight rows by two registers of tokens: twelve accumulators, more than the latency of the multiply-add
+// takes to hide, and three registers left for what they are fed with.
+const tileRows = 6
+
+// tile is one register tile of a matrix product.
+//
+//	y[r][c] += sum over k of w[r][k] * x[k][c]
+//
+// size is 4 or 8 bytes a number; the tile has 64/size tokens.
+func tile(name string, size int, move, broadcast func(from, to Op), fma, add func(a, b, to Op)) {
+	typ := map[int]string{4: "float32", 8: "float64"}[size]
+	TEXT(name, NOSPLIT, "func(y *"+typ+", ldy int, w *"+typ+", ldw int, x *"+typ+", k int)")
+	describe(name+": y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*"+map[int]string{4: "16", 8: "8"}[size]+"+c],",
+		"r < 6 weight rows, c < "+map[int]string{4: "16", 8: "8"}[size]+" tokens; k > 0. Each sum is one chain of k products, added to y at the end.")
+	y, w, x := Load(Param("y"), GP64()), Load(Param("w"), GP64()), Load(Param("x"), GP64())
+	ldy, ldw, k := Load(Param("ldy"), GP64()), Load(Param("ldw"), GP64()), Load(Param("k"), GP64())
+	shift := map[int]uint8{4: 2, 8: 3}[size]
+	SHLQ(U8(shift), ldy)
+	SHLQ(U8(shift), ldw)
+	w3 := GP64() // rows 3..5 from here
+	LEAQ(Mem{Base: w, Index: ldw, Scale: 2}, w3)
+	ADDQ(ldw, w3)
+	acc := accumulators(2 * tileRows)
+	step := func(i int) {
+		x0, x1, b := YMM(), YMM(), YMM()
+		move(Mem{Base: x, Disp: 64 * i}, x0)
+		move(Mem{Base: x, Disp: 64*i + 32}, x1)
+		for r := range tileRows {
+			m := Mem{Base: w, Disp: size * i}
+			if r >= 3 {
+				m.Base = w3
+			}
+			if r%3 > 0 {
+				m.Index, m.Scale = ldw, uint8(r%3)
+			}
+			broadcast(m, b)
+			fma(b, x0, acc[2*r])
+			fma(b, x1, acc[2*r+1])
+		}
+	}
+	Label("four")
+	CMPQ(k, U8(4))
+	JL(LabelRef("one"))
+	for i := range 4 {
+		step(i)
+	}
+	ADDQ(U8(4*size), w)
+	ADDQ(U8(4*size), w3)
+	ADDQ(U32(256), x)
+	SUBQ(U8(4), k)
+	JMP(LabelRef("four"))
+	Label("one")
+	CMPQ(k, U8(1))
+	JL(LabelRef("done"))
+	step(0)
+	ADDQ(U8(size), w)
+	ADDQ(U8(size), w3)
+	ADDQ(U8(64), x)
+	DECQ(k)
+	JMP(LabelRef("one"))
+	Label("done")
+	for r := range tileRows {
+		for h := range 2 {
+			add(Mem{Base: y, Disp: 32 * h}, acc[2*r+h], acc[2*r+h])
+			move(acc[2*r+h], Mem{Base: y, Disp: 32 * h})
+		}
+		if r < tileRows-1 {
+			ADDQ(ldy, y)
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// transpose8 turns an 8 by 8 block of float32.
+func transpose8() {
+	TEXT("transpose8", NOSPLIT, "func(dst *float32, ldd int, src *float32, lds int)")
+	describe("transpose8: dst[c*ldd+r] = src[r*lds+c] for r, c < 8.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	ldd, lds := Load(Param("ldd"), GP64()), Load(Param("lds"), GP64())
+	SHLQ(U8(2), ldd)
+	SHLQ(U8(2), lds)
+	a, b := make([]reg.VecVirtual, 8), make([]reg.VecVirtual, 8)
+	// Halves of two rows side by side, so that what follows stays within 128 bits: a[i] = row i | row i+4.
+	for h := range 2 {
+		for i := range 4 {
+			if h == 0 {
+				a[i], a[i+4] = YMM(), YMM()
+				VMOVUPS(Mem{Base: src}, a[i].AsX())
+				VMOVUPS(Mem{Base: src, Disp: 16}, a[i+4].AsX())
+			} else {
+				VINSERTF128(U8(1), Mem{Base: src}, a[i], a[i])
+				VINSERTF128(U8(1), Mem{Base: src, Disp: 16}, a[i+4], a[i+4])
+			}
+			ADDQ(lds, src)
+		}
+	}
+	for g := 0; g < 8; g += 4 { // columns g..g+3
+		for i := range 4 {
+			b[g+i] = YMM()
+		}
+		VUNPCKLPS(a[g+1], a[g], b[g])
+		VUNPCKHPS(a[g+1], a[g], b[g+1])
+		VUNPCKLPS(a[g+3], a[g+2], b[g+2])
+		VUNPCKHPS(a[g+3], a[g+2], b[g+3])
+		VUNPCKLPD(b[g+2], b[g], a[g])
+		VUNPCKHPD(b[g+2], b[g], a[g+1])
+		VUNPCKLPD(b[g+3], b[g+1], a[g+2])
+		VUNPCKHPD(b[g+3], b[g+1], a[g+3])
+	}
+	for c := range 8 {
+		VMOVUPS(a[c], Mem{Base: dst})
+		if c < 7 {
+			ADDQ(ldd, dst)
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// widen turns float32 into float64 and sums their squares.
+func widen() {
+	TEXT("widenAVX2", NOSPLIT, "func(dst *float64, src *float32, n int) float64")
+	describe("widenAVX2: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.")
+	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
+	sq := accumulators(2)
+	Label("loop")
+	CMPQ(n, U8(8))
+	JL(LabelRef("done"))
+	for h := range 2 {
+		d := YMM()
+		VCVTPS2PD(Mem{Base: src, Disp: 16 * h}, d)
+		VMOVUPD(d, Mem{Base: dst, Disp: 32 * h})
+		VFMADD231PD(d, d, sq[h])
+	}
+	ADDQ(U8(32), src)
+	ADDQ(U8(64), dst)
+	SUBQ(U8(8), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VADDPD(sq[1], sq[0], sq[0])
+	h := XMM()
+	lanes64(sq[0], h)
+	Store(h, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// round64 rounds sums with bounds on their errors.
+func round64() {
+	TEXT("round64", NOSPLIT, "func(dst *float32, s, xn *float64, u float64, n int) int")
+	describe("round64: dst[i] = float32(s[i]), n a multiple of 4, up to the first group of four in which s[i]-xn[i]*u and",
+		"s[i]+xn[i]*u round apart or s[i] is not finite; the result is the index of that group, n if there is none.")
+	dst, s, xn := Load(Param("dst"), GP64()), Load(Param("s"), GP64()), Load(Param("xn"), GP64())
+	n, u := Load(Param("n"), GP64()), YMM()
+	uu, err := Param("u").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSD(uu.Addr, u)
+	i := GP64()
+	XORQ(i, i)
+	Label("loop")
+	CMPQ(i, n)
+	JGE(LabelRef("done"))
+	v, b, lo, hi := YMM(), YMM(), YMM(), YMM()
+	VMOVUPD(Mem{Base: s, Index: i, Scale: 8}, v)
+	VMULPD(Mem{Base: xn, Index: i, Scale: 8}, u, b)
+	VSUBPD(b, v, lo)
+	VADDPD(b, v, hi)
+	VCVTPD2PSY(lo, lo.AsX())
+	VCVTPD2PSY(hi, hi.AsX())
+	same := XMM()
+	VPCMPEQD(hi.AsX(), lo.AsX(), same)          // bit by bit: -0 and 0 are two results
+	VCMPPS(U8(0), hi.AsX(), lo.AsX(), lo.AsX()) // ordered: a NaN equals nothing
+	VPAND(same, lo.AsX(), lo.AsX())
+	m := GP32()
+	VMOVMSKPS(lo.AsX(), m)
+	CMPL(m, U8(15))
+	JNE(LabelRef("done"))
+	VCVTPD2PSY(v, v.AsX())
+	VMOVUPS(v.AsX(), Mem{Base: dst, Index: i, Scale: 4})
+	ADDQ(U8(4), i)
+	JMP(LabelRef("loop"))
+	Label("done")
+	Store(i, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,43 @@
+//go:build !noasm
+
+package kernels
+
+import "math"
+
+// widen64 writes x as float64 and gives the sum of its squares.
+func widen64(dst []float64, x []float32) (sq float64) {
+	whole := len(x) &^ 7
+	if whole > 0 {
+		sq = widenAVX2(&dst[0], &x[0], whole)
+	}
+	for i := whole; i < len(x); i++ {
+		v := float64(x[i])
+		dst[i] = v
+		sq += v * v
+	}
+	return sq
+}
+
+// norm is a bound on |x| from a float64 sum of its squares, none of which underflows: the slack covers the sum's own
+// rounding.
+func norm(sq float64) float64 { return math.Sqrt(sq) * (1 + 0x1p-20) }
+
+// widenNorm writes x as float64 and gives a bound on its norm.
+func widenNorm(dst []float64, x []float32) float64 { return norm(widen64(dst, x)) }
+
+// norm2of is a bound on |x|.
+func norm2of(x []float32) float64 {
+	var s0, s1, s2, s3 float64
+	i := 0
+	for ; i+3 < len(x); i += 4 {
+		a, b, c, d := float64(x[i]), float64(x[i+1]), float64(x[i+2]), float64(x[i+3])
+		s0 += a * a
+		s1 += b * b
+		s2 += c * c
+		s3 += d * d
+	}
+	for ; i < len(x); i++ {
+		s0 += float64(x[i]) * float64(x[i])
+	}
+	return norm((s0 + s1) + (s2 + s3))
+}

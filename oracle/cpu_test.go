@@ -1,0 +1,3 @@
+package oracle
+
+import _ "sibyl/internal/kernels/cpuenv" // SIBYL_CPU chooses the kernels these tests run on
