@@ -61,6 +61,13 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	if err := a.checkTogether(ckpt, subjects, prompt.IDs, j); err != nil {
 		return nil, err
 	}
+	var passes []pass
+	for _, s := range subjects {
+		if s.onCPU() {
+			passes = append(passes, pass{mode: s.modeOr("exact"), tokens: len(prompt.IDs), heads: len(prompt.IDs), readings: 1})
+		}
+	}
+	a.announce(ckpt, passes...)
 	var engines [2]engine.Engine
 	for i, s := range []side{ref, test} {
 		if s.file != nil {

@@ -132,6 +132,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
+	a.announce(ckpt, gatePasses(a, ref, test, &setup, p)...)
 	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup, keep)
 	for _, e := range engines {
 		defer closing(e, &err)

@@ -101,6 +101,9 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 	if err := a.checkJob(ckpt, s, r.prompt.IDs, j); err != nil {
 		return err
 	}
+	if s.onCPU() {
+		a.announce(ckpt, pass{mode: s.modeOr("exact"), tokens: len(r.prompt.IDs) + v.Greedy, heads: len(r.prompt.IDs) + v.Greedy, readings: 1 + v.Greedy})
+	}
 	out, err := v.write(ctx, a, ckpt, s, r)
 	if err != nil {
 		return err
