@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/mlirb"
 	"sibyl/internal/mmap"
 	"sibyl/internal/strictjson"
 )
@@ -222,4 +223,13 @@ func (a *Asset) close() error {
 		return nil
 	}
 	return a.data.Close()
+}
+
+// fault gives an error of the program's file its name.
+func (a *Asset) fault(err error) error {
+	var f *mlirb.Fault
+	if !errors.As(err, &f) {
+		return err
+	}
+	return &inputerr.Error{File: a.Path(), Err: f, Do: "export the model again"}
 }
