@@ -12,6 +12,7 @@ import (
 	"sibyl/internal/goldens"
 	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
+	"sibyl/internal/shown"
 	"sibyl/precision"
 )
 
@@ -338,7 +339,7 @@ func logitsUnder(t testing.TB, g *goldens.Set, c *precision.Contract, ids []int3
 // agree counts rows of v logits whose largest is at the same id, the lowest of a tie.
 func agree(a, b []float32, v int) (n int) {
 	for i := 0; i < len(a); i += v {
-		if largest(a[i:i+v], 1)[0].ID == largest(b[i:i+v], 1)[0].ID {
+		if shown.Largest(a[i:i+v], 1)[0].ID == shown.Largest(b[i:i+v], 1)[0].ID {
 			n++
 		}
 	}

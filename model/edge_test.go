@@ -15,6 +15,7 @@ import (
 	"sibyl/engine"
 	"sibyl/gdn"
 	"sibyl/internal/goldens"
+	"sibyl/internal/shown"
 )
 
 // TestEdge holds the adversarial sets to Hugging Face's stepped float32 and its float64, never to its chunked
@@ -71,7 +72,7 @@ func checkTies(t *testing.T, g *goldens.Set, prompt string, logits []float32, mo
 	t.Helper()
 	lowest, V := g.Tensors[prompt+".argmax_lowest"].IDs(), 160
 	for i, low := range lowest {
-		p := position(0, i, logits[i*V:][:V], 2, false)
+		p := shown.Position(0, i, logits[i*V:][:V], 2, false)
 		if mode == "exact" && p.ID != low {
 			t.Errorf("%s position %d: id %d, want the lowest of the tie, %d", prompt, i, p.ID, low)
 		}

@@ -14,6 +14,7 @@ import (
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
+	"sibyl/internal/shown"
 	"sibyl/precision"
 	"sibyl/trace"
 )
@@ -436,7 +437,7 @@ func (r *run) report(b row, logits []float32, tap bool) error {
 	if pos < r.want.From {
 		return nil
 	}
-	return r.each(position(b.seq.Index, pos, logits, r.want.TopK, r.want.Logits))
+	return r.each(shown.Position(b.seq.Index, pos, logits, r.want.TopK, r.want.Logits))
 }
 
 // finish hands over the states, to the taps and to the caller.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -20,8 +19,8 @@ import (
 // files says which kernels go into which file: NAME_amd64.s and stub_NAME_amd64.go.
 var files = map[string]func(){
 	"rows_fast":      func() { each(formats, rowsFast) },
-	"rows_exact":     exact,
-	"rows_exact_int": func() { each(rounded(), rowsExact) },
+	"rows_exact":     func() { each(plain(), rowsExact) },
+	"rows_exact_int": func() { each(quantized(), rowsExact) },
 	"tile":           tiles,
 	"unpack":         func() { each(formats, unpack) },
 }
@@ -50,16 +49,12 @@ func each(list []format, emit func(format)) {
 	}
 }
 
-// rounded are the formats whose weights are the result of a rounding.
-func rounded() []format {
-	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block == nil && !strings.HasSuffix(f.name, "R16") })
+// plain and quantized are the formats without and with blocks.
+func plain() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block != nil })
 }
-
-func exact() {
-	for _, h := range halves {
-		rowsExactHalf(h)
-	}
-	rowsExactF32()
+func quantized() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block == nil })
 }
 
 func tiles() {

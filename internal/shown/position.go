@@ -1,4 +1,5 @@
-package model
+// Package shown reduces rows of float32 logits to what engines show of a position.
+package shown
 
 import (
 	"cmp"
@@ -9,9 +10,9 @@ import (
 	"sibyl/precision"
 )
 
-// position reduces one logit row to what engines show. A NaN counts as the maximum, so that it cannot hide.
-func position(seq, pos int, logits []float32, topK int, rows bool) *engine.Position {
-	p := &engine.Position{Seq: seq, Pos: pos, Top: largest(logits, max(2, topK)), LSE: logSumExp(logits)}
+// Position reduces one logit row to what engines show. A NaN counts as the maximum, so that it cannot hide.
+func Position(seq, pos int, logits []float32, topK int, rows bool) *engine.Position {
+	p := &engine.Position{Seq: seq, Pos: pos, Top: Largest(logits, max(2, topK)), LSE: logSumExp(logits)}
 	p.ID = p.Top[0].ID
 	p.Ties = append(p.Ties, p.ID)
 	for i := int(p.ID) + 1; i < len(logits); i++ {
@@ -39,8 +40,8 @@ func above(a, b engine.Candidate) int {
 	return cmp.Or(cmp.Compare(b.Logit, a.Logit), cmp.Compare(a.ID, b.ID))
 }
 
-// largest gives the k first candidates in order, by insertion: k is small.
-func largest(logits []float32, k int) []engine.Candidate {
+// Largest gives the k first candidates in order, by insertion: k is small.
+func Largest(logits []float32, k int) []engine.Candidate {
 	k = min(k, len(logits))
 	top := make([]engine.Candidate, 0, k+1)
 	for i, v := range logits {
