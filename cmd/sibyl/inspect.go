@@ -8,12 +8,13 @@ import (
 	"sibyl/internal/inputerr"
 )
 
-// Inspect shows what is in a checkpoint or a trace file.
+// Inspect shows what is in a checkpoint, a bundle or a trace file.
 type Inspect struct {
-	Model   string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, or a trace file; left out, the demo model."`
-	Tensors bool   `help:"List every tensor; the default folds those of one role."`
-	Hash    bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
-	Scan    bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
+	Model    string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, a bundle, or a trace file; left out, the demo model."`
+	Tensors  bool   `help:"List every tensor; the default folds those of one role."`
+	Hash     bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
+	Scan     bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
+	NoVerify bool   `help:"Show a bundle whose main.hash is missing or does not match."`
 	JSON
 }
 
@@ -23,11 +24,16 @@ func (*Inspect) Help() string {
 quantized, --tensors and --json show each weight's sha256 of q followed by its scales.
 A NaN, an Inf, and weights or a trace whose bytes do not match their hash are exit code 1.
 
+Of a bundle: functions with inputs, states and outputs, every weight by the name its place in the graph
+gives it, scheme, block, range of q, and what contradicts name or metadata. Up to 1 GiB the bytes are
+read and main.hash is verified; a larger one is listed at once and read with --hash.
+
 Examples:
 
-  sibyl inspect
-  sibyl inspect --tensors --hash
-  sibyl inspect --json`
+    sibyl inspect
+    sibyl inspect --tensors --hash
+    sibyl inspect --json
+    sibyl inspect ./opticks_int8hu`
 }
 
 // inspection is what --json prints for a checkpoint.
@@ -80,6 +86,11 @@ type nonFinite struct {
 
 // Run is the verb.
 func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
+	if ref, ok, err := bundleModel(v.Model); err != nil {
+		return err
+	} else if ok {
+		return v.bundle(ctx, a, ref)
+	}
 	s, err := a.subject(v.Model)
 	if err != nil {
 		return err
