@@ -191,3 +191,25 @@ func TestElements(t *testing.T) {
 		t.Errorf("splat: %v", v)
 	}
 }
+
+// TestSet: what Set writes Bits reads, and no neighbour changes.
+func TestSet(t *testing.T) {
+	for _, e := range []Kind{U1, U2, I4, U4, I8, F16, F32, I64} {
+		k := &Const{Type: &Type{Kind: Tensor, Elem: e, Dims: []int64{9}}, Data: make([]byte, 9*8)}
+		mask := uint64(1)<<e.Bits() - 1
+		for i := range int64(9) {
+			k.Set(k.Data, i, uint64(i*0x9e3779b97f4a7c1)&mask)
+		}
+		k.Set(k.Data, 4, mask)
+		k.Set(k.Data, 4, 0)
+		for i := range int64(9) {
+			want := uint64(i*0x9e3779b97f4a7c1) & mask
+			if i == 4 {
+				want = 0
+			}
+			if got := k.Bits(i); got != want {
+				t.Errorf("%s element %d: %#x, want %#x", e, i, got, want)
+			}
+		}
+	}
+}

@@ -133,3 +133,16 @@ func (k *Const) Zero() bool {
 	}
 	return true
 }
+
+// Set writes element i of a copy of the constant's bytes, as Bits gives it: data has the length of Data. What does not fit into
+// the element's bits is cut.
+func (k *Const) Set(data []byte, i int64, v uint64) {
+	bits := int64(k.Type.Elem.Bits())
+	if k.Splat {
+		i = 0
+	}
+	for b := range bits {
+		at := i*bits + b
+		data[at/8] = data[at/8]&^(1<<(at%8)) | byte(v>>b&1)<<(at%8)
+	}
+}

@@ -16,8 +16,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts runs testdata/script/VERB_case.txtar, each in a folder of its own. $GOLDENS, $MALFORMED and
-// $CHECKPOINTS are folders of testdata.
+// TestScripts runs testdata/script/VERB_case.txtar, each in a folder of its own. $GOLDENS, $MALFORMED,
+// $CHECKPOINTS and $BUNDLES are folders of testdata.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testdata, err := filepath.Abs(filepath.Join("..", "..", "testdata"))
@@ -29,7 +29,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			for _, name := range []string{"goldens", "malformed", "checkpoints"} {
+			for _, name := range []string{"goldens", "malformed", "checkpoints", "bundles"} {
 				e.Setenv(strings.ToUpper(name), filepath.Join(testdata, name))
 			}
 			return nil

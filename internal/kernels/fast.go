@@ -11,7 +11,9 @@ import (
 // The fast arithmetic: float32 in any order, within |error| <= n u/(1-n u) sum|w*x|, u = 2^-24. Several chains a sum
 // keep the pipeline full and the error well below that.
 
-func dotFast(a, b []float32) float32 {
+func dotFast(a, b []float32) float32 { return dotFastGo(a, b) }
+
+func dotFastGo(a, b []float32) float32 {
 	var s0, s1, s2, s3 float32
 	b = b[:len(a)]
 	i := 0

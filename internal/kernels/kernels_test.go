@@ -2,7 +2,6 @@ package kernels
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -155,68 +154,6 @@ func TestMatrixRoundsOnRead(t *testing.T) {
 	for i, got := range m.Floats() {
 		if want := precision.F16.Value(precision.BF16.Value(v[i])); got != want {
 			t.Errorf("%g read as %g, want %g", v[i], got, want)
-		}
-	}
-}
-
-func benchShapes() [][2]int { return [][2]int{{3584, 1024}, {1024, 3584}, {6144, 2048}} }
-
-func BenchmarkGEMV(b *testing.B) {
-	for _, f := range []Format{BF16, F16, F32} {
-		for _, a := range []*Arith{Fast, Exact} {
-			for _, s := range benchShapes()[:1] {
-				for _, threads := range []int{1, 2} {
-					b.Run(fmt.Sprintf("%v/%s/%dx%d/t%d", f, a.Name, s[0], s[1], threads), func(b *testing.B) {
-						copies := 24 // 170 MB and more: beyond the last-level cache
-						data := make([]byte, copies*s[0]*s[1]*elemSize[f])
-						for i := range data {
-							data[i] = byte(i) & 0x3b
-						}
-						x, out := make([]float32, s[1]), make([]float32, s[0])
-						for i := range x {
-							x[i] = float32(i%7) - 3
-						}
-						p := NewPool(threads)
-						n := len(data) / copies
-						b.SetBytes(int64(n))
-						i := 0
-						for b.Loop() {
-							m, err := NewMatrix(f, s[0], s[1], data[i%copies*n:][:n], precision.F32)
-							if err != nil {
-								b.Fatal(err)
-							}
-							a.Linear(p, out, x, 1, m)
-							i++
-						}
-					})
-				}
-			}
-		}
-	}
-}
-
-func BenchmarkGEMM(b *testing.B) {
-	for _, a := range []*Arith{Fast, Exact} {
-		for _, threads := range []int{1, 2} {
-			b.Run(fmt.Sprintf("BF16/%s/3584x1024x128/t%d", a.Name, threads), func(b *testing.B) {
-				data := make([]byte, 3584*1024*2)
-				for i := range data {
-					data[i] = byte(i) & 0x3b
-				}
-				m, err := NewMatrix(BF16, 3584, 1024, data, precision.F32)
-				if err != nil {
-					b.Fatal(err)
-				}
-				x, out := make([]float32, 128*1024), make([]float32, 128*3584)
-				for i := range x {
-					x[i] = float32(i%7) - 3
-				}
-				p := NewPool(threads)
-				for b.Loop() {
-					a.Linear(p, out, x, 128, m)
-				}
-				b.ReportMetric(2*128*3584*1024*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
-			})
 		}
 	}
 }

@@ -58,14 +58,17 @@ func linearFastAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
 func linearExactAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
 	n := w.Cols
 	if rows <= gemvTokensExact {
-		wide := scratch64.get(rows * n)
-		x64, xn := wide.x, make([]float64, rows)
-		for t := range rows {
-			xn[t] = widenNorm(x64[t*n:][:n], x[t*n:][:n])
+		wide, tokens, k := scratch64.get(rows*n), make([]token, rows), w.rowsKernel()
+		if k == nil {
+			k = rowsF32
+		}
+		for t := range tokens {
+			tokens[t] = token{x: x[t*n:][:n], wide: wide.x[t*n:][:n]}
+			tokens[t].prepare(k)
 		}
 		const group = 4
 		p.For((w.Rows+group-1)/group, 2*group*n*rows/simdSpeed, func(lo, hi int) {
-			gemvExactAVX2(out, x64, xn, rows, w, group*lo, min(group*hi, w.Rows))
+			gemvExactAVX2(out, tokens, w, group*lo, min(group*hi, w.Rows))
 		})
 		scratch64.put(wide)
 		return

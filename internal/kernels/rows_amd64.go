@@ -19,27 +19,36 @@ type rowsArgs struct {
 	sum64            [4]float64
 	sq               [4]float32
 	dst              unsafe.Pointer
+	most             uint32
 }
 
-// rowsKernel is one weight format's assembly: rows is how many rows fast and exact take at once, step what n must be
-// a multiple of.
+// rowsKernel is one stored form's assembly.
 type rowsKernel struct {
-	rows, step          int
+	rows, step          int // rows that fast and exact take at once; what n must be a multiple of
 	fast, exact, unpack func(a *byte)
+	// What exact gives besides the sums, to bound their errors by: the largest weight, as bits that most reads, or,
+	// where most is nil, the sum of the squares of each row.
+	most func(bits uint32) float64
+	// scale is set where exact wants x times 2^scale, in the order of gen/exact.go.
+	scale int
 }
 
 func (a *rowsArgs) call(f func(a *byte)) { f((*byte)(unsafe.Pointer(a))) }
 
 var (
-	rowsF32     = &rowsKernel{4, 16, rowsFastF32, rowsExactF32, unpackF32}
-	rowsF16     = &rowsKernel{4, 16, rowsFastF16, rowsExactF16, unpackF16}
-	rowsBF16    = &rowsKernel{4, 16, rowsFastBF16, rowsExactBF16, unpackBF16}
-	rowsF32R16  = &rowsKernel{4, 16, rowsFastF32R16, rowsExactF32R16, unpackF32R16}
-	rowsBF16R16 = &rowsKernel{4, 16, rowsFastBF16R16, rowsExactBF16R16, unpackBF16R16}
-	rowsI8      = &rowsKernel{2, 32, rowsFastI8, rowsExactI8, unpackI8}
-	rowsI4      = &rowsKernel{2, 32, rowsFastI4, rowsExactI4, unpackI4}
-	rowsU4      = &rowsKernel{2, 32, rowsFastU4, rowsExactU4, unpackU4}
+	rowsF32     = &rowsKernel{4, 16, rowsFastF32, rowsExactF32, unpackF32, mostF32, 0}
+	rowsF16     = &rowsKernel{4, 16, rowsFastF16, rowsExactF16, unpackF16, mostF16, 1023 - 15}
+	rowsBF16    = &rowsKernel{4, 16, rowsFastBF16, rowsExactBF16, unpackBF16, mostBF16, 1023 - 127}
+	rowsF32R16  = &rowsKernel{4, 16, rowsFastF32R16, rowsExactF32R16, unpackF32R16, nil, 0}
+	rowsBF16R16 = &rowsKernel{4, 16, rowsFastBF16R16, rowsExactBF16R16, unpackBF16R16, nil, 0}
+	rowsI8      = &rowsKernel{2, 32, rowsFastI8, rowsExactI8, unpackI8, nil, 0}
+	rowsI4      = &rowsKernel{2, 32, rowsFastI4, rowsExactI4, unpackI4, nil, 0}
+	rowsU4      = &rowsKernel{2, 32, rowsFastU4, rowsExactU4, unpackU4, nil, 0}
 )
+
+func mostF32(bits uint32) float64  { return float64(math.Float32frombits(bits)) }
+func mostF16(bits uint32) float64  { return float64(precision.F16ToF32(uint16(bits))) }
+func mostBF16(bits uint32) float64 { return float64(precision.BF16ToF32(uint16(bits))) }
 
 // blockSize is the only block the assembly knows: every published bundle's.
 const blockSize = 32
@@ -100,126 +109,4 @@ func (m *Matrix) tail(dst []float32, o, j int) {
 	size := elemSize[m.Format]
 	t.Rows, t.Cols, t.Data = 1, m.Cols-j, m.Data[(o*m.Cols+j)*size:(o+1)*m.Cols*size]
 	t.Row(dst, 0)
-}
-
-// stripe walks the rows lo..hi of a matrix, rows at a time, and hands dot the arguments for each; where the last ones
-// are fewer, they come one by one.
-func (k *rowsKernel) stripe(lo, hi int, dot func(o, n int)) {
-	o := lo
-	for ; o+k.rows <= hi; o += k.rows {
-		dot(o, k.rows)
-	}
-	for ; o < hi; o++ {
-		dot(o, 1)
-	}
-}
-
-// gemvFastAVX2 is out[t, o] for rows lo..hi of w and a few tokens: x [rows, Cols]. A group of weight rows meets every
-// token before the next group is read.
-func gemvFastAVX2(out, x []float32, rows int, w *Matrix, lo, hi int) {
-	n, N := w.Cols, w.Rows
-	k := w.rowsKernel()
-	a, decoded := &rowsArgs{}, w
-	var buf []float32
-	if k == nil {
-		k, buf = rowsF32, make([]float32, rowsF32.rows*n)
-	}
-	whole := n / k.step * k.step
-	rest := make([]float32, n-whole)
-	k.stripe(lo, hi, func(o, group int) {
-		row := o
-		if buf != nil {
-			decoded, row = w.decode(buf, o, group), 0
-		}
-		a.point(decoded, row, 0, whole)
-		if group == 1 {
-			a.wStride, a.sStride = 0, 0 // the same row in every place
-		}
-		for t := range rows {
-			xt := x[t*n:][:n]
-			a.x = unsafe.Pointer(unsafe.SliceData(xt))
-			a.call(k.fast)
-			for r := range group {
-				s := a.sum32[r]
-				if len(rest) > 0 {
-					decoded.tail(rest, row+r, whole)
-					s += dotFast(rest, xt[whole:])
-				}
-				out[t*N+o+r] = s
-			}
-		}
-	})
-}
-
-// decode writes rows o.. of a matrix without assembly to buf, as a float32 matrix.
-func (m *Matrix) decode(buf []float32, o, rows int) *Matrix {
-	for r := range rows {
-		m.Row(buf[r*m.Cols:], o+r)
-	}
-	return &Matrix{Format: F32, Rows: rows, Cols: m.Cols, Data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(buf))), 4*rows*m.Cols)}
-}
-
-// rowsBound is the error of a sum of n products in rowsExact, over sum|w*x|: eight chains of n/8, three additions
-// that join them, and up to 15 products of the tail in a chain of their own (Higham, Accuracy and Stability, 4.2).
-func rowsBound(n int) float64 { return float64(n/8+24) * 0x1p-53 }
-
-// norm is at least |w|, from the float32 sum of squares: that sum errs by n/8+8 roundings of 2^-24 each and by 2^-149
-// for each square that underflows.
-func rowNorm(sq float64, n int) float64 {
-	return math.Sqrt(sq*(1+float64(n/4+64)*0x1p-24)+float64(n)*0x1p-148) * (1 + 0x1p-20)
-}
-
-// gemvExactAVX2 is gemvFastAVX2 in exact arithmetic: x [rows, Cols] in float64, xn the bounds on each token's norm.
-func gemvExactAVX2(out []float32, x, xn []float64, rows int, w *Matrix, lo, hi int) {
-	n, N := w.Cols, w.Rows
-	k := w.rowsKernel()
-	a, decoded := &rowsArgs{}, w
-	var buf, wide []float32
-	if k == nil {
-		k, buf = rowsF32, make([]float32, rowsF32.rows*n)
-	}
-	whole, u := n/k.step*k.step, rowsBound(n)
-	rest := make([]float32, n-whole)
-	k.stripe(lo, hi, func(o, group int) {
-		row := o
-		if buf != nil {
-			decoded, row = w.decode(buf, o, group), 0
-		}
-		a.point(decoded, row, 0, whole)
-		if group == 1 {
-			a.wStride, a.sStride = 0, 0
-		}
-		for t := range rows {
-			xt := x[t*n:][:n]
-			a.x = unsafe.Pointer(unsafe.SliceData(xt))
-			a.call(k.exact)
-			for r := range group {
-				s, sq := a.sum64[r], float64(a.sq[r])
-				if len(rest) > 0 {
-					decoded.tail(rest, row+r, whole)
-					s, sq = addTail(s, sq, rest, xt[whole:])
-				}
-				v, ok := precision.Near(s, rowNorm(sq, n)*xn[t]*u)
-				if !ok {
-					if wide == nil {
-						wide = make([]float32, n)
-					}
-					w.Row(wide, o+r)
-					v = precision.SumTerms(n, func(i int) float64 { return float64(wide[i]) * xt[i] }, 1)
-				}
-				out[t*N+o+r] = v
-			}
-		}
-	})
-}
-
-// addTail adds the last products and squares of a row.
-func addTail(s, sq float64, w []float32, x []float64) (float64, float64) {
-	var p, q float64
-	for i, v := range w {
-		a := float64(v)
-		p += a * x[i]
-		q += a * a
-	}
-	return s + p, sq + q
 }

@@ -4,32 +4,20 @@
 
 package kernels
 
-// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-//
-//go:noescape
-func rowsExactF32(a *byte)
-
-// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-//
-//go:noescape
-func rowsExactF16(a *byte)
-
-// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
+// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 //
 //go:noescape
 func rowsExactBF16(a *byte)
 
-// rowsExactF32R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
+// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 //
 //go:noescape
-func rowsExactF32R16(a *byte)
+func rowsExactF16(a *byte)
 
-// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64;
+// eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 //
 //go:noescape
-func rowsExactBF16R16(a *byte)
+func rowsExactF32(a *byte)

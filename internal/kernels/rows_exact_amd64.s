@@ -4,220 +4,302 @@
 
 #include "textflag.h"
 
-// func rowsExactF32(a *byte)
-// Requires: AVX, FMA3
-TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
-	// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VMOVUPS      (CX), Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VMOVUPS      (CX)(BX*1), Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VMOVUPS      (CX)(BX*2), Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VMOVUPS      (CX)(SI*1), Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000020, CX
-	SUBQ         $0x08, DX
-	JMP          loop
-
-done:
-	VADDPD       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPD       X1, X0, X1
-	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
-	VZEROUPPER
-	RET
-
-// func rowsExactF16(a *byte)
-// Requires: AVX, F16C, FMA3
-TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
-	// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VCVTPH2PS    (CX), Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VCVTPH2PS    (CX)(BX*1), Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VCVTPH2PS    (CX)(BX*2), Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VCVTPH2PS    (CX)(SI*1), Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000010, CX
-	SUBQ         $0x08, DX
-	JMP          loop
-
-done:
-	VADDPD       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPD       X1, X0, X1
-	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
-	VZEROUPPER
-	RET
-
 // func rowsExactBF16(a *byte)
 // Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
-	// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+	// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	LEAQ    (BX)(BX*2), SI
+	MOVQ    24(AX), DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VMOVDQU keepBF16<>+0(SB), Y9
+
+loop:
+	CMPQ        DX, $0x10
+	JL          done
+	VMOVUPD     (DI), Y10
+	VMOVUPD     32(DI), Y11
+	VMOVUPD     64(DI), Y12
+	VMOVDQU     (CX), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y0
+	VFMADD231PD Y11, Y15, Y1
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y0
+	VFMADD231PD 96(DI), Y15, Y1
+	VMOVDQU     (CX)(BX*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y2
+	VFMADD231PD Y11, Y15, Y3
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y2
+	VFMADD231PD 96(DI), Y15, Y3
+	VMOVDQU     (CX)(BX*2), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y4
+	VFMADD231PD Y11, Y15, Y5
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y4
+	VFMADD231PD 96(DI), Y15, Y5
+	VMOVDQU     (CX)(SI*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y6
+	VFMADD231PD Y11, Y15, Y7
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y6
+	VFMADD231PD 96(DI), Y15, Y7
+	ADDQ        $0x00000080, DI
+	ADDQ        $0x00000020, CX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+done:
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VHADDPD      X1, X1, X1
+	VMOVSD       X1, 72(AX)
+	VADDPD       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPD       X0, X2, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 80(AX)
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPD       X0, X4, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 88(AX)
+	VADDPD       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X0
+	VADDPD       X0, X6, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 96(AX)
+	VEXTRACTI128 $0x01, Y8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x08, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x04, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x02, X8, X0
+	VPMAXUW      X0, X8, X8
+	VMOVD        X8, CX
+	ANDL         $0x0000ffff, CX
+	MOVL         CX, 128(AX)
+	VZEROUPPER
+	RET
+
+DATA keepBF16<>+0(SB)/4, $0x00000000
+DATA keepBF16<>+4(SB)/4, $0x8fffe000
+DATA keepBF16<>+8(SB)/4, $0x00000000
+DATA keepBF16<>+12(SB)/4, $0x8fffe000
+DATA keepBF16<>+16(SB)/4, $0x00000000
+DATA keepBF16<>+20(SB)/4, $0x8fffe000
+DATA keepBF16<>+24(SB)/4, $0x00000000
+DATA keepBF16<>+28(SB)/4, $0x8fffe000
+GLOBL keepBF16<>(SB), RODATA|NOPTR, $32
+
+DATA magnitude16<>+0(SB)/4, $0x7fff7fff
+DATA magnitude16<>+4(SB)/4, $0x7fff7fff
+DATA magnitude16<>+8(SB)/4, $0x7fff7fff
+DATA magnitude16<>+12(SB)/4, $0x7fff7fff
+DATA magnitude16<>+16(SB)/4, $0x7fff7fff
+DATA magnitude16<>+20(SB)/4, $0x7fff7fff
+DATA magnitude16<>+24(SB)/4, $0x7fff7fff
+DATA magnitude16<>+28(SB)/4, $0x7fff7fff
+GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
+
+// func rowsExactF16(a *byte)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
+	// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	LEAQ    (BX)(BX*2), SI
+	MOVQ    24(AX), DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VMOVDQU keepF16<>+0(SB), Y9
+
+loop:
+	CMPQ        DX, $0x10
+	JL          done
+	VMOVUPD     (DI), Y10
+	VMOVUPD     32(DI), Y11
+	VMOVUPD     64(DI), Y12
+	VMOVDQU     (CX), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x06, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y0
+	VFMADD231PD Y11, Y15, Y1
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x06, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y0
+	VFMADD231PD 96(DI), Y15, Y1
+	VMOVDQU     (CX)(BX*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x06, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y2
+	VFMADD231PD Y11, Y15, Y3
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x06, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y2
+	VFMADD231PD 96(DI), Y15, Y3
+	VMOVDQU     (CX)(BX*2), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x06, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y4
+	VFMADD231PD Y11, Y15, Y5
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x06, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y4
+	VFMADD231PD 96(DI), Y15, Y5
+	VMOVDQU     (CX)(SI*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x06, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y10, Y14, Y6
+	VFMADD231PD Y11, Y15, Y7
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x06, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VFMADD231PD Y12, Y13, Y6
+	VFMADD231PD 96(DI), Y15, Y7
+	ADDQ        $0x00000080, DI
+	ADDQ        $0x00000020, CX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+done:
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VHADDPD      X1, X1, X1
+	VMOVSD       X1, 72(AX)
+	VADDPD       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPD       X0, X2, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 80(AX)
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPD       X0, X4, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 88(AX)
+	VADDPD       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X0
+	VADDPD       X0, X6, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 96(AX)
+	VEXTRACTI128 $0x01, Y8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x08, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x04, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x02, X8, X0
+	VPMAXUW      X0, X8, X8
+	VMOVD        X8, CX
+	ANDL         $0x0000ffff, CX
+	MOVL         CX, 128(AX)
+	VZEROUPPER
+	RET
+
+DATA keepF16<>+0(SB)/4, $0x00000000
+DATA keepF16<>+4(SB)/4, $0x81fffc00
+DATA keepF16<>+8(SB)/4, $0x00000000
+DATA keepF16<>+12(SB)/4, $0x81fffc00
+DATA keepF16<>+16(SB)/4, $0x00000000
+DATA keepF16<>+20(SB)/4, $0x81fffc00
+DATA keepF16<>+24(SB)/4, $0x00000000
+DATA keepF16<>+28(SB)/4, $0x81fffc00
+GLOBL keepF16<>(SB), RODATA|NOPTR, $32
+
+// func rowsExactF32(a *byte)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
+	// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
@@ -233,51 +315,41 @@ TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
 
 loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VPMOVZXWD    (CX), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VPMOVZXWD    (CX)(BX*1), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VPMOVZXWD    (CX)(BX*2), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VPMOVZXWD    (CX)(SI*1), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000010, CX
-	SUBQ         $0x08, DX
-	JMP          loop
+	CMPQ        DX, $0x08
+	JL          done
+	VMOVUPD     (DI), Y9
+	VMOVUPD     32(DI), Y10
+	VMOVDQU     magnitude32<>+0(SB), Y11
+	VPAND       (CX), Y11, Y12
+	VPMAXUD     Y12, Y8, Y8
+	VCVTPS2PD   (CX), Y12
+	VCVTPS2PD   16(CX), Y13
+	VFMADD231PD Y9, Y12, Y0
+	VFMADD231PD Y10, Y13, Y1
+	VPAND       (CX)(BX*1), Y11, Y12
+	VPMAXUD     Y12, Y8, Y8
+	VCVTPS2PD   (CX)(BX*1), Y12
+	VCVTPS2PD   16(CX)(BX*1), Y13
+	VFMADD231PD Y9, Y12, Y2
+	VFMADD231PD Y10, Y13, Y3
+	VPAND       (CX)(BX*2), Y11, Y12
+	VPMAXUD     Y12, Y8, Y8
+	VCVTPS2PD   (CX)(BX*2), Y12
+	VCVTPS2PD   16(CX)(BX*2), Y13
+	VFMADD231PD Y9, Y12, Y4
+	VFMADD231PD Y10, Y13, Y5
+	VPAND       (CX)(SI*1), Y11, Y11
+	VPMAXUD     Y11, Y8, Y8
+	VCVTPS2PD   (CX)(SI*1), Y11
+	VCVTPS2PD   16(CX)(SI*1), Y12
+	VFMADD231PD Y9, Y11, Y6
+	VFMADD231PD Y10, Y12, Y7
+	ADDQ        $0x00000040, DI
+	ADDQ        $0x00000020, CX
+	SUBQ        $0x08, DX
+	JMP         loop
 
 done:
 	VADDPD       Y1, Y0, Y0
@@ -285,270 +357,38 @@ done:
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
 	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
 	VADDPD       Y3, Y2, Y2
 	VEXTRACTF128 $0x01, Y2, X0
 	VADDPD       X0, X2, X0
 	VHADDPD      X0, X0, X0
 	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
 	VADDPD       Y5, Y4, Y4
 	VEXTRACTF128 $0x01, Y4, X0
 	VADDPD       X0, X4, X0
 	VHADDPD      X0, X0, X0
 	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
 	VADDPD       Y7, Y6, Y6
 	VEXTRACTF128 $0x01, Y6, X0
 	VADDPD       X0, X6, X0
 	VHADDPD      X0, X0, X0
 	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
+	VEXTRACTI128 $0x01, Y8, X0
+	VPMAXUD      X0, X8, X8
+	VPSRLDQ      $0x08, X8, X0
+	VPMAXUD      X0, X8, X8
+	VPSRLDQ      $0x04, X8, X0
+	VPMAXUD      X0, X8, X8
+	VMOVD        X8, CX
+	MOVL         CX, 128(AX)
 	VZEROUPPER
 	RET
 
-// func rowsExactF32R16(a *byte)
-// Requires: AVX, F16C, FMA3
-TEXT ·rowsExactF32R16(SB), NOSPLIT, $0-8
-	// rowsExactF32R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VMOVUPS      (CX), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VMOVUPS      (CX)(BX*1), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VMOVUPS      (CX)(BX*2), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VMOVUPS      (CX)(SI*1), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000020, CX
-	SUBQ         $0x08, DX
-	JMP          loop
-
-done:
-	VADDPD       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPD       X1, X0, X1
-	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
-	VZEROUPPER
-	RET
-
-// func rowsExactBF16R16(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
-	// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VPMOVZXWD    (CX), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VPMOVZXWD    (CX)(BX*1), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VPMOVZXWD    (CX)(BX*2), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VPMOVZXWD    (CX)(SI*1), Y14
-	VPSLLD       $0x10, Y14, Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000010, CX
-	SUBQ         $0x08, DX
-	JMP          loop
-
-done:
-	VADDPD       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPD       X1, X0, X1
-	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
-	VZEROUPPER
-	RET
+DATA magnitude32<>+0(SB)/4, $0x7fffffff
+DATA magnitude32<>+4(SB)/4, $0x7fffffff
+DATA magnitude32<>+8(SB)/4, $0x7fffffff
+DATA magnitude32<>+12(SB)/4, $0x7fffffff
+DATA magnitude32<>+16(SB)/4, $0x7fffffff
+DATA magnitude32<>+20(SB)/4, $0x7fffffff
+DATA magnitude32<>+24(SB)/4, $0x7fffffff
+DATA magnitude32<>+28(SB)/4, $0x7fffffff
+GLOBL magnitude32<>(SB), RODATA|NOPTR, $32

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -19,8 +20,8 @@ import (
 // files says which kernels go into which file: NAME_amd64.s and stub_NAME_amd64.go.
 var files = map[string]func(){
 	"rows_fast":      func() { each(formats, rowsFast) },
-	"rows_exact":     func() { each(plain(), rowsExact) },
-	"rows_exact_int": func() { each(quantized(), rowsExact) },
+	"rows_exact":     exact,
+	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
 	"unpack":         func() { each(formats, unpack) },
 }
@@ -49,12 +50,16 @@ func each(list []format, emit func(format)) {
 	}
 }
 
-// plain and quantized are the formats without and with blocks.
-func plain() []format {
-	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block != nil })
+// rounded are the formats whose weights are the result of a rounding.
+func rounded() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block == nil && !strings.HasSuffix(f.name, "R16") })
 }
-func quantized() []format {
-	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block == nil })
+
+func exact() {
+	for _, h := range halves {
+		rowsExactHalf(h)
+	}
+	rowsExactF32()
 }
 
 func tiles() {

@@ -14,6 +14,7 @@ const (
 	argW, argScale, argMin, argX      = 0, 8, 16, 24
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
+	argMost                           = 128
 )
 
 func load64(a reg.Register, disp int) reg.GPVirtual {

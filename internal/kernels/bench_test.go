@@ -1,0 +1,137 @@
+//go:build unix
+
+package kernels
+
+import (
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sibyl/internal/meter"
+	"sibyl/precision"
+)
+
+// The benchmarks give shares of what this machine did in the same run (meter), by the clock and by CPU time divided by the
+// threads: other programs on the machine disturb the second less.
+//
+//	go test ./internal/kernels -run '^$' -bench . -benchtime 1s
+
+// limits are measured once for each number of threads: 1 and 2.
+var limits = sync.OnceValue(func() [3]meter.Limits {
+	return [3]meter.Limits{1: meter.Measure(1, 1<<30), 2: meter.Measure(2, 1<<30)}
+})
+
+// cpuTime is what this process has used, all threads together.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// loop runs f b.N times and reports bytes and flops a second as shares of the machine's.
+func loop(b *testing.B, threads int, bytes, flops float64, f func(i int)) {
+	lim := limits()[threads]
+	f(0)
+	start, i := cpuTime(), 0
+	for b.Loop() {
+		f(i)
+		i++
+	}
+	cpu := (cpuTime() - start).Seconds() / float64(threads) / float64(b.N)
+	clock := b.Elapsed().Seconds() / float64(b.N)
+	if bytes > 0 {
+		b.ReportMetric(bytes/cpu/1e9, "GB/s-cpu")
+		b.ReportMetric(100*bytes/clock/lim.Read, "%read")
+		b.ReportMetric(100*bytes/cpu/lim.Read, "%read-cpu")
+	}
+	if flops > 0 {
+		b.ReportMetric(flops/cpu/1e9, "GFLOP/s-cpu")
+		b.ReportMetric(100*flops/clock/lim.FMA, "%fma")
+		b.ReportMetric(100*flops/cpu/lim.FMA, "%fma-cpu")
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(1e6*cpu, "us-cpu/op")
+}
+
+// benchMatrices are so many matrices of a format that their sum is beyond the last-level cache.
+func benchMatrices(b *testing.B, f Format, rows, cols int) []*Matrix {
+	var out []*Matrix
+	for total := int64(0); total < 200<<20; total += out[0].Bytes() {
+		bytes := func(n int, high byte) []byte {
+			x := make([]byte, n)
+			for i := range x {
+				x[i] = byte(i)
+				if high != 0 && i&1 == 1 {
+					x[i] = high + byte(i>>1&3)
+				}
+			}
+			return x
+		}
+		var m *Matrix
+		var err error
+		switch f {
+		case F32, F16, BF16:
+			m, err = NewMatrix(f, rows, cols, bytes(rows*cols*elemSize[f], 0x38), precision.F32)
+		default:
+			blk := Blocks{Size: 32, Axis: 1, Scale: bytes(rows*cols/16, 0x20)}
+			if f == U4Minval {
+				blk.Min = bytes(rows*cols/16, 0x38)
+			}
+			m, err = NewQuantized(f, rows, cols, bytes(rows*f.rowBytes(cols), 0), blk, precision.F32)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func benchVector(n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(i%7) - 3.1
+	}
+	return x
+}
+
+// BenchmarkGEMV is the product with one token: reading the weights.
+func BenchmarkGEMV(b *testing.B) {
+	for _, f := range []Format{F32, BF16, F16, I8Block, I4Block, U4Minval} {
+		for _, s := range [][2]int{{3584, 1024}, {1024, 3584}} {
+			ms := benchMatrices(b, f, s[0], s[1])
+			x, out := benchVector(s[1]), make([]float32, s[0])
+			for _, threads := range []int{1, 2} {
+				for _, a := range []*Arith{Fast, Exact} {
+					b.Run(fmt.Sprintf("%v/%dx%d/t%d/%s", f, s[0], s[1], threads, a.Name), func(b *testing.B) {
+						p := NewPool(threads)
+						loop(b, threads, float64(ms[0].Bytes()), 0, func(i int) { a.Linear(p, out, x, 1, ms[i%len(ms)]) })
+					})
+				}
+			}
+		}
+	}
+}
+
+// BenchmarkGEMM is the product with 128 tokens: multiply-adds.
+func BenchmarkGEMM(b *testing.B) {
+	const tokens = 128
+	for _, f := range []Format{BF16, I8Block, U4Minval} {
+		for _, s := range [][2]int{{3584, 1024}, {2048, 6144}} {
+			m := benchMatrices(b, f, s[0], s[1])[0]
+			x, out := benchVector(tokens*s[1]), make([]float32, tokens*s[0])
+			for _, threads := range []int{1, 2} {
+				for _, a := range []*Arith{Fast, Exact} {
+					b.Run(fmt.Sprintf("%v/%dx%d/t%d/%s", f, s[0], s[1], threads, a.Name), func(b *testing.B) {
+						p := NewPool(threads)
+						loop(b, threads, 0, 2*tokens*float64(s[0]*s[1]), func(int) { a.Linear(p, out, x, tokens, m) })
+					})
+				}
+			}
+		}
+	}
+}

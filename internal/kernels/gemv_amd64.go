@@ -1,0 +1,197 @@
+//go:build !noasm
+
+package kernels
+
+import (
+	"math"
+	"unsafe"
+
+	"sibyl/precision"
+)
+
+// gemv walks rows of a matrix for a few tokens: a group of weight rows meets every token before the next is read.
+type gemv struct {
+	w     *Matrix
+	k     *rowsKernel
+	args  rowsArgs
+	buf   []float32 // decoded rows, where the stored form has no assembly
+	whole int       // the columns that assembly reads
+	rest  []float32 // the others of one row
+}
+
+func newGEMV(w *Matrix) *gemv {
+	g := &gemv{w: w, k: w.rowsKernel()}
+	if g.k == nil {
+		g.k, g.buf = rowsF32, make([]float32, rowsF32.rows*w.Cols)
+	}
+	g.whole = w.Cols / g.k.step * g.k.step
+	g.rest = make([]float32, w.Cols-g.whole)
+	return g
+}
+
+// groups points args at each group of rows lo..hi and calls dot with the first row and their number; where the last
+// ones are fewer than the assembly takes, they come one by one.
+func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
+	for o := lo; o < hi; {
+		group := g.k.rows
+		if o+group > hi {
+			group = 1
+		}
+		m, row := g.w, o
+		if g.buf != nil {
+			m, row = g.w.decode(g.buf, o, group), 0
+		}
+		g.args.point(m, row, 0, g.whole)
+		if group == 1 { // the same row in every place
+			g.args.wStride, g.args.sStride = 0, 0
+		}
+		dot(o, group)
+		o += group
+	}
+}
+
+// tail gives the columns of row o that assembly does not read.
+func (g *gemv) tail(o int) []float32 {
+	if len(g.rest) == 0 {
+		return nil
+	}
+	if g.buf != nil {
+		g.w.Row(g.buf, o) // this group's sums are made
+		return g.buf[g.whole:g.w.Cols]
+	}
+	g.w.tail(g.rest, o, g.whole)
+	return g.rest
+}
+
+// decode writes rows o.. of a matrix without assembly to buf, as a float32 matrix.
+func (m *Matrix) decode(buf []float32, o, rows int) *Matrix {
+	for r := range rows {
+		m.Row(buf[r*m.Cols:], o+r)
+	}
+	return &Matrix{Format: F32, Rows: rows, Cols: m.Cols, Data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(buf))), 4*rows*m.Cols)}
+}
+
+// gemvFastAVX2 is out[t, o] for rows lo..hi of w; x [rows, Cols].
+func gemvFastAVX2(out, x []float32, rows int, w *Matrix, lo, hi int) {
+	n, N := w.Cols, w.Rows
+	g := newGEMV(w)
+	g.groups(lo, hi, func(o, group int) {
+		for t := range rows {
+			g.args.x = unsafe.Pointer(&x[t*n])
+			g.args.call(g.k.fast)
+			copy(out[t*N+o:][:group], g.args.sum32[:])
+		}
+		if len(g.rest) == 0 {
+			return
+		}
+		for r := range group {
+			rest := g.tail(o + r)
+			for t := range rows {
+				out[t*N+o+r] += dotFastGo(rest, x[t*n+g.whole:][:len(rest)])
+			}
+		}
+	})
+}
+
+// rowsBound is the error of a sum of n products in the exact kernels, over sum|w*x|: eight chains of n/8, three
+// additions that join them, and up to 31 products of the tail in a chain of their own (Higham, Accuracy and
+// Stability, 4.2).
+func rowsBound(n int) float64 { return float64(n/8+40) * 0x1p-53 }
+
+// token is one row of x as the exact kernels want it.
+type token struct {
+	x    []float32
+	wide []float64
+	back float64 // what the sums are to be multiplied with: a power of two
+	one  float64 // at least sum|x|
+	two  float64 // at least the root of sum x*x
+}
+
+// prepare fills t from t.x for kernel k; t.wide [n].
+func (t *token) prepare(k *rowsKernel) {
+	t.two, t.back = widenNorm(t.wide, t.x), 1
+	t.one = 0
+	if k.most == nil {
+		return
+	}
+	for _, v := range t.wide {
+		t.one += math.Abs(v)
+	}
+	t.one *= 1 + 0x1p-20 // covers this sum's own rounding
+	if k.scale == 0 {
+		return
+	}
+	scale := k.scale
+	if limit := 1000 - k.scale; t.one >= math.Ldexp(1, limit) && t.one-t.one == 0 {
+		_, e := math.Frexp(t.one)
+		scale -= e - limit
+		t.back = math.Ldexp(1, e-limit)
+	}
+	f := math.Ldexp(1, scale)
+	for i := 0; i+16 <= len(t.x); i += 16 {
+		x, y := t.x[i:i+16], t.wide[i:i+16]
+		for l := range 4 {
+			y[l], y[4+l], y[8+l], y[12+l] = float64(x[4*l+3])*f, float64(x[4*l+1])*f, float64(x[4*l+2])*f, float64(x[4*l])*f
+		}
+	}
+}
+
+// gemvExactAVX2 is out[t, o] for rows lo..hi of w, exact.
+func gemvExactAVX2(out []float32, tokens []token, w *Matrix, lo, hi int) {
+	n, N := w.Cols, w.Rows
+	g := newGEMV(w)
+	var wide []float32 // a decoded row, for what is decided term by term
+	u := rowsBound(n)
+	g.groups(lo, hi, func(o, group int) {
+		for t := range tokens {
+			tok := &tokens[t]
+			g.args.x = unsafe.Pointer(unsafe.SliceData(tok.wide))
+			g.args.call(g.k.exact)
+			sum, sq, most := g.args.sum64, g.args.sq, 0.0
+			if g.k.most != nil {
+				most = g.k.most(g.args.most)
+			}
+			for r := range group {
+				s, q, m := sum[r]*tok.back, float64(sq[r]), most
+				if rest := g.tail(o + r); rest != nil {
+					s, q, m = addTail(s, q, m, rest, tok.x[g.whole:])
+				}
+				bound := m * tok.one * u
+				if g.k.most == nil {
+					bound = rowNorm(q, n) * tok.two * u
+				}
+				v, ok := precision.Near(s, bound)
+				// A bound that is no number is of a NaN or an infinity, which the sum need not show.
+				if !ok || bound-bound != 0 {
+					if wide == nil {
+						wide = make([]float32, n)
+					}
+					w.Row(wide, o+r)
+					v = dotExactGo(wide, tok.x)
+				}
+				out[t*N+o+r] = v
+			}
+			if g.buf != nil && len(g.rest) > 0 && t+1 < len(tokens) { // tail used it
+				w.decode(g.buf, o, group)
+			}
+		}
+	})
+}
+
+// addTail adds the last products, squares and magnitudes of a row.
+func addTail(s, sq, most float64, w, x []float32) (float64, float64, float64) {
+	var p, q float64
+	for i, v := range w {
+		a := float64(v)
+		p += a * float64(x[i])
+		q += a * a
+		most = math.Max(most, math.Abs(a))
+	}
+	return s + p, sq + q, most
+}
+
+// rowNorm is at least |w|, from the float32 sum of squares: that sum errs by n/8+8 roundings of 2^-24 each and by 2^-149
+// for each square that underflows.
+func rowNorm(sq float64, n int) float64 {
+	return math.Sqrt(sq*(1+float64(n/4+64)*0x1p-24)+float64(n)*0x1p-148) * (1 + 0x1p-20)
+}
