@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,3 +51,7 @@ func Open(ctx context.Context, name string, spec Spec) (Engine, error) {
 	}
 	return d.Open(ctx, spec)
 }
+
+// ErrUnavailable is what Open's error is (errors.Is) where this machine lacks what the engine needs: a runtime, a
+// device. The subject may be fine; a gate is inconclusive then.
+var ErrUnavailable = errors.New("this machine cannot run the engine")
