@@ -50,9 +50,12 @@ func (k *Const) Bits(i int64) uint64 {
 	if k.Splat {
 		i = 0
 	}
+	if bits == 4 { // the even of two elements is in the low nibble
+		return uint64(k.Data[i/2] >> (4 * (i & 1)) & 15)
+	}
 	if bits < 8 || bits%8 != 0 {
 		var v uint64
-		for b := range bits { // the even of two 4-bit elements is in the low nibble
+		for b := range bits {
 			at := i*bits + b
 			v |= uint64(k.Data[at/8]>>(at%8)&1) << b
 		}

@@ -14,6 +14,7 @@ type Inspect struct {
 	Tensors  bool   `help:"List every tensor; the default folds those of one role."`
 	Hash     bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
 	Scan     bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
+	Against  string `placeholder:"CHECKPOINT" help:"Hold every weight of a bundle against the checkpoint it was made from (demo: the demo model)."`
 	NoVerify bool   `help:"Show a bundle whose main.hash is missing or does not match."`
 	JSON
 }
@@ -26,14 +27,17 @@ A NaN, an Inf, and weights or a trace whose bytes do not match their hash are ex
 
 Of a bundle: functions with inputs, states and outputs, every weight by the name its place in the graph
 gives it, scheme, block, range of q, and what contradicts name or metadata. Up to 1 GiB the bytes are
-read and main.hash is verified; a larger one is listed at once and read with --hash.
+read and main.hash is verified; a larger one is listed at once and read with --hash. --against
+quantizes the checkpoint's tensors again: names by matching bytes, folded constants by their formulas,
+and by how much the rest differs (exit 1).
 
 Examples:
 
     sibyl inspect
     sibyl inspect --tensors --hash
     sibyl inspect --json
-    sibyl inspect ./opticks_int8hu`
+    sibyl inspect ./opticks_int8hu
+    sibyl inspect ./opticks_int8hu --against demo`
 }
 
 // inspection is what --json prints for a checkpoint.
@@ -90,6 +94,9 @@ func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
 		return err
 	} else if ok {
 		return v.bundle(ctx, a, ref)
+	}
+	if err := v.checkAgainst(); err != nil {
+		return err
 	}
 	s, err := a.subject(v.Model)
 	if err != nil {

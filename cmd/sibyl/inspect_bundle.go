@@ -27,6 +27,7 @@ type bundleInspection struct {
 	BytesPerToken int64          `json:"bytes_per_token"`
 	Groups        []groupInfo    `json:"groups"`
 	Weights       []weightInfo   `json:"weights"`
+	Against       *againstInfo   `json:"against,omitempty"`
 	Resources     []resourceInfo `json:"resources"`
 	Findings      []string       `json:"findings"`
 	listing       *bundle.Listing
@@ -108,7 +109,7 @@ func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error
 	}
 	defer closing(b, &err)
 	r := &bundleInspection{Name: b.Name(), Kind: ref.Kind.String(), Path: ref.Path, MainHash: hashUnread, Findings: []string{}}
-	r.read = v.Hash || v.Scan && b.Asset.Size() <= quickBytes
+	r.read = v.Hash || v.Against != "" || v.Scan && b.Asset.Size() <= quickBytes
 	r.describe(b)
 	if r.read && b.Asset.Bytes() != nil {
 		if err := r.verify(ctx, a, b, v.NoVerify); err != nil {
@@ -125,6 +126,11 @@ func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error
 	}
 	r.weights(v.Hash)
 	r.contradictions(b)
+	if v.Against != "" {
+		if err := r.against(ctx, a, v.Against); err != nil {
+			return err
+		}
+	}
 	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.render(w, v.Tensors, v.Hash) }); err != nil {
 		return err
 	}

@@ -33,6 +33,11 @@ func (r *bundleInspection) render(w io.Writer, every, hashes bool) error {
 	if err := r.renderWeights(w, every, hashes); err != nil {
 		return err
 	}
+	if r.Against != nil {
+		if err := r.Against.render(w); err != nil {
+			return err
+		}
+	}
 	return r.renderNotes(w)
 }
 
@@ -207,7 +212,7 @@ func (r *bundleInspection) renderNotes(w io.Writer) error {
 	switch {
 	case !r.read:
 		fmt.Fprintf(&b, "only listed: ranges of q, NaN and Inf are in the bytes, of which there are %s (--hash reads them)\n", bytesText(r.Asset.Bytes))
-	case !r.broken():
+	case !r.notFinite():
 		b.WriteString("no NaN or Inf in the scales and in the weights that are not quantized\n")
 	}
 	_, err := io.WriteString(w, b.String())

@@ -111,9 +111,14 @@ func (r *bundleInspection) weight(w *bundle.Weight) weightInfo {
 // invFreqName stands for the one constant that no checkpoint has.
 const invFreqName = "(inverse frequencies of rope)"
 
-// broken says whether weights hold what is no number.
+// notFinite says whether weights hold what is no number.
+func (r *bundleInspection) notFinite() bool {
+	return slices.ContainsFunc(r.Weights, func(w weightInfo) bool { return w.NaN+w.Inf > 0 })
+}
+
+// broken says whether something is wrong with the bytes: exit code 1.
 func (r *bundleInspection) broken() bool {
-	return slices.ContainsFunc(r.Weights, func(w weightInfo) bool { return w.NaN+w.Inf > 0 }) || r.MainHash == hashDiffers
+	return r.notFinite() || r.MainHash == hashDiffers || r.Against != nil && r.Against.Differ+len(r.Against.Missing) > 0
 }
 
 // scalesText says how a weight's scales lie: "per-block-32", "per-channel", "per-tensor".
