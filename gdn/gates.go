@@ -36,8 +36,10 @@ func (m *Mixer) decay(a []float32, ar *kernels.Arith) []float32 {
 	if m.Contract.Softplus3 {
 		softplus = ar.Softplus3
 	}
-	rate := make([]float32, m.ValueHeads)
-	ar.Rate(rate, m.ALog)
+	rate := make([]float32, m.ValueHeads) // a constant of the weights: the same in every arithmetic
+	for h, v := range m.ALog {
+		rate[h] = precision.ExpR32(v)
+	}
 	for i := range a {
 		a[i] += m.DtBias[i%m.ValueHeads]
 	}

@@ -43,25 +43,28 @@ type frame []value
 type call struct {
 	*machine
 	ctx   context.Context
-	watch *watcher   // told after each operation of the public function's block and of the graphs it calls; nil for none
-	via   *aicode.Op // the call at work in the public function, nil in it itself
-	deep  bool       // in a call of a called graph
+	watch func(i *instr, f frame) error // after each operation of the public function's own block; nil for none
 	steps int
 }
 
 // run calls a public function.
-func (m *machine) run(ctx context.Context, f *function, args []value, watch *watcher) ([]value, error) {
+func (m *machine) run(ctx context.Context, f *function, args []value, watch func(*instr, frame) error) ([]value, error) {
 	c := &call{machine: m, ctx: ctx, watch: watch}
-	return c.function(f, args)
+	return c.function(f, args, true)
 }
 
-func (c *call) function(f *function, args []value) ([]value, error) {
+func (c *call) function(f *function, args []value, top bool) ([]value, error) {
 	fr := make(frame, f.slots)
 	copy(fr, f.kept)
 	for i, n := range f.body.args {
 		fr[n] = args[i]
 	}
-	if err := c.block(f, fr, f.body, c.watch != nil && !c.deep); err != nil {
+	watch := c.watch
+	if !top {
+		c.watch = nil
+	}
+	defer func() { c.watch = watch }()
+	if err := c.block(f, fr, f.body, top); err != nil {
 		return nil, err
 	}
 	out := make([]value, len(f.body.end.in))
@@ -71,17 +74,7 @@ func (c *call) function(f *function, args []value) ([]value, error) {
 	return out, nil
 }
 
-// called runs a graph for the call op of the graph at work.
-func (c *call) called(op *aicode.Op, f *function, args []value) ([]value, error) {
-	via, deep := c.via, c.deep
-	defer func() { c.via, c.deep = via, deep }()
-	if c.deep = via != nil; !c.deep {
-		c.via = op
-	}
-	return c.function(f, args)
-}
-
-// block executes the operations of a block. watched says that the watcher is told of them.
+// block executes the operations of a block. watched says that it is the public function's own.
 func (c *call) block(f *function, fr frame, b *block, watched bool) error {
 	var before *aicode.Op
 	for _, i := range b.ops {
@@ -99,8 +92,8 @@ func (c *call) block(f *function, fr frame, b *block, watched bool) error {
 			}
 			return c.b.fault(f.g, i.op, before, err)
 		}
-		if watched {
-			if err := c.watch.after(c.via, i, fr); err != nil {
+		if watched && c.watch != nil {
+			if err := c.watch(i, fr); err != nil {
 				return err
 			}
 		}
@@ -141,7 +134,7 @@ func (c *call) eval(f *function, fr frame, i *instr) error {
 		if in[k] = fr[n].t; in[k] == nil {
 			return fmt.Errorf("operand %d, which is no tensor", k)
 		}
-		if in[k].src != nil && i.def.loads() {
+		if in[k].src != nil && i.def.rounding == Once {
 			c.load(in[k].src)
 		}
 	}

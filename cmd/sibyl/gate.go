@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ type Gate struct {
 	MinQualified float64  `default:"0.5" placeholder:"X" help:"Share of positions that must be judged, or the result is inconclusive."`
 	StrictPrompt bool     `help:"Every margin must qualify."`
 	Accept       []string `placeholder:"CAUSE,..." help:"Flips with this cause become notes: quant, rounding."`
-	Path         string   `default:"prefill" placeholder:"PATH" help:"How texts reach the models: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
+	Path         string   `default:"prefill" placeholder:"PATH" help:"How texts reach the models: prefill, step, or chunk=N tokens a call."`
 	Controls     string   `default:"all" placeholder:"Q,C,E" help:"What explains a flip: all, none, or some of Q (REF's contract, TEST's weights), C (TEST's contract, REF's weights), E (both)."`
 	ControlsAt   string   `default:"flips" enum:"flips,all" help:"Where the controls are run: at the flips, or at all positions."`
 	Noise        *bool    `negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default for small models)."`
@@ -136,6 +137,9 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup, keep)
 	for _, e := range engines {
 		defer closing(e, &err)
+	}
+	if errors.Is(err, engine.ErrUnavailable) {
+		return v.finish(a, oracle.Unavailable([]Subject{ref, test}[len(engines)].display(), err, p), "", nil)
 	}
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 // The engines, imported for their registration alone: what cmd imports is what subjects can name.
 import (
 	_ "sibyl/graph"
+	_ "sibyl/metal"
 	_ "sibyl/model"
 	_ "sibyl/oracle/replay"
 	_ "sibyl/plain64"

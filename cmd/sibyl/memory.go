@@ -132,6 +132,9 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	if weights <= 32<<20 {
 		n += 2 * weights // a small model's weights are kept as float32 where they are rounded or quantized
 	}
+	if strings.HasPrefix(engineName, "metal") { // device buffers of its own; a scheme's weights are made once; a thread's fibers
+		n += weights + activations + logits + int64(max(1, threads))*8<<20
+	}
 	if engineName == "fp64" {
 		n += perSeq + activations + scores + logits // eight bytes a number
 		n += min(4*weights, 1<<30) + 64<<20         // a small model's weights are kept as float64

@@ -53,7 +53,7 @@ func flushDenormals(s *subject, _ float32) error {
 	sound := *s.sound
 	own := sound
 	flushed := map[*kernels.Matrix]*kernels.Matrix{} // a weight is copied once, when it is first met
-	weight := func(w *kernels.Matrix) *kernels.Matrix {
+	own.Linear = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
 		if flushed[w] == nil {
 			own := w
 			edit(&own, func(rows [][]float32) [][]float32 {
@@ -64,14 +64,7 @@ func flushDenormals(s *subject, _ float32) error {
 			})
 			flushed[w] = own
 		}
-		return flushed[w]
-	}
-	own.Linear = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
-		sound.Linear(p, out, x, rows, weight(w))
-		flush(out)
-	}
-	own.Matmul = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
-		sound.Matmul(p, out, x, rows, weight(w))
+		sound.Linear(p, out, x, rows, flushed[w])
 		flush(out)
 	}
 	own.Conv = func(w, x []float32) float32 {

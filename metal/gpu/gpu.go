@@ -56,6 +56,9 @@ type Buffer interface {
 	Release()
 }
 
+// Lacks are the fields of errors (inputerr.Error) that say what a machine lacks for a device.
+var Lacks = []string{"platform", "GPU", "CPU", "compiler"}
+
 // Slice is a buffer from an offset on.
 type Slice struct {
 	Buffer Buffer

@@ -4,6 +4,7 @@ package gputest
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"sibyl/internal/inputerr"
@@ -21,7 +22,7 @@ func CPU(t testing.TB) gpu.Device {
 	}
 	if err != nil {
 		var missing *inputerr.Error
-		if errors.As(err, &missing) && (missing.Field == "compiler" || missing.Field == "platform" || missing.Field == "CPU") && os.Getenv("CI") == "" {
+		if errors.As(err, &missing) && slices.Contains(gpu.Lacks, missing.Field) && os.Getenv("CI") == "" {
 			t.Skip(err)
 		}
 		t.Fatal(err)

@@ -33,7 +33,8 @@ msl_switch:
 )");
 
 namespace msl {
-enum { MaxThreads = 1024, StackBytes = 64 << 10, ThreadgroupBytes = 32 << 10, MaxRegions = 4, Guard = 64, Poison = 0xff };
+// Stacks are nine cache lines further apart than a power of two: at 64 KB the hot ends of all would share one set of the caches.
+enum { MaxThreads = 1024, StackBytes = (64 << 10) + 9 * 64, ThreadgroupBytes = 32 << 10, MaxRegions = 4, Guard = 64, Poison = 0xff };
 enum Order { Ascending, Descending, Shuffled };
 
 struct U3 { uint32_t x, y, z; };
@@ -71,7 +72,7 @@ struct Group {
   size_t host_size;
 #endif
 };
-inline thread_local Group *G;
+inline thread_local Group *G __attribute__((tls_model("initial-exec")));
 inline int lane() { return G->current & 31; }
 
 inline uint64_t draw(Group &g) {
@@ -90,6 +91,7 @@ inline int one(Group &g, uint32_t set) {
 // choose gives the thread to go on with, -1 if none can.
 inline int choose(Group &g) {
   int mine = g.current >> 5, first = mine;
+  if (g.order != Shuffled && g.sg[mine].ready) return mine * 32 + one(g, g.sg[mine].ready);
   if (g.order == Shuffled) first = (int)(draw(g) % (uint64_t)g.simdgroups);
   for (int i = 0; i < g.simdgroups; i++) {
     int s = g.order == Descending ? (first - i + g.simdgroups) % g.simdgroups : (first + i) % g.simdgroups;
