@@ -213,3 +213,42 @@ func TestSet(t *testing.T) {
 		}
 	}
 }
+
+// TestPalette: indices of 4 bits into 16 values, as one group; and parts that do not fit.
+func TestPalette(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		dims []int // of the palette
+		want string
+	}{
+		{"fits", []int{1, 1, 16, 1}, ""},
+		{"rank", []int{16}, "want floats of [groups per axis..., 2^bits, 1]"},
+		{"entries", []int{1, 1, 8, 1}, "found 8 values for indices of 4 bits, want 16"},
+		{"groups", []int{3, 1, 16, 1}, "found a palette of f16[3,1,16,1] for indices of [2,4], want groups that divide them"},
+	} {
+		a := newAssembly()
+		u4, si16 := a.typ(num(27)), a.typ(num(19))
+		idx, lut, axis := a.tensor(u4, 2, 4), a.tensor(0, tt.dims...), a.tensor(si16)
+		n := 1
+		for _, d := range tt.dims {
+			n *= d
+		}
+		a.constant(idx, 0x10, 0x32, 0x54, 0xf6)
+		a.constant(lut, make([]byte, 2*n)...)
+		a.constant(axis, 0, 0)
+		y := a.tensor(0, 2, 4)
+		a.op(OpPalette, -1, []int{y}, []int{0, 1, 2})
+		a.op("dataflow.output_v1", -1, nil, []int{3})
+		p, err := Decode(a.file(a.graph(y)), tt.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := p.Graph("main").Body.Ops[3].Quantized()
+		switch {
+		case tt.want == "" && (err != nil || q == nil || q.Scheme(0, 15) != "palette" || q.Data.Int(7) != 15 || q.Axis != 0):
+			t.Errorf("%s: %+v, %v", tt.name, q, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}

@@ -14,7 +14,7 @@ type Quantized struct {
 	Offset2 *Const  // of the dtype of Scale: the block's least value, or 0
 	Block   []int64 // elements that share a scale, per axis: Data's dims / Scale's dims
 	Lut     *Const  // of a palette: [groups, 1, 2^bits, 1]
-	Axis    int64   // of a palette: the axis that the groups divide
+	Axis    int64   // of a palette: the axis of vector palettes, as stored; negative counts from the end
 }
 
 // Names of the operations that make dense tensors of quantized ones.
@@ -87,7 +87,18 @@ func (o *Op) palette(p []*Const) (*Quantized, error) {
 	case !p[2].Type.Elem.IsInt() || p[2].Len() != 1:
 		return nil, at(o, "an axis of "+p[2].Type.String(), "one whole number")
 	}
-	q.Axis = p[2].Int(0)
+	rank := len(q.Data.Type.Dims)
+	if bits := q.Data.Type.Elem.Bits(); bits > 8 || lut.Dims[rank] != 1<<bits || lut.Dims[rank+1] != 1 {
+		return nil, at(o, fmt.Sprintf("%d values for indices of %d bits", lut.Dims[rank], bits), fmt.Sprint(1<<min(bits, 8)))
+	}
+	for a, d := range q.Data.Type.Dims {
+		if g := lut.Dims[a]; g <= 0 || d%g != 0 {
+			return nil, at(o, fmt.Sprintf("a palette of %s for indices of %s", lut, ShapeString(q.Data.Type.Dims)), "groups that divide them")
+		}
+	}
+	if q.Axis = p[2].Int(0); q.Axis < -int64(rank) || q.Axis >= int64(rank) {
+		return nil, at(o, fmt.Sprintf("axis %d", q.Axis), fmt.Sprintf("one of the %d of the indices", rank))
+	}
 	return q, nil
 }
 

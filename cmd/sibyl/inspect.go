@@ -27,8 +27,8 @@ A NaN, an Inf, and weights or a trace whose bytes do not match their hash are ex
 
 Of a bundle: functions with inputs, states and outputs, every weight by the name its place in the graph
 gives it, scheme, block, range of q, and what contradicts name or metadata. Up to 1 GiB the bytes are
-read and main.hash is verified; a larger one is listed at once and read with --hash. --against
-quantizes the checkpoint's tensors again: names by matching bytes, folded constants by their formulas,
+read and main.hash is verified; a larger one is listed at once and read with --hash. Hashes are in
+--json and --tensors, of more than 256 MiB only with --hash. --against quantizes the checkpoint's tensors again: names by matching bytes, folded constants by their formulas,
 and by how much the rest differs (exit 1).
 
 Examples:

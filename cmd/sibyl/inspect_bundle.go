@@ -101,6 +101,9 @@ type resourceInfo struct {
 // quickBytes is up to which size a bundle's bytes are read without being asked for: main.hash, ranges of q, NaN and Inf.
 const quickBytes = 1 << 30
 
+// quickHash is up to which size every weight is hashed where hashes are shown: that takes several times as long as reading.
+const quickHash = 256 << 20
+
 // bundle inspects a LanguageBundle or an .aimodel.
 func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error) {
 	b, err := bundle.OpenBundle(ctx, ref.Path, bundle.BundleOptions{SkipHash: true})
@@ -119,19 +122,20 @@ func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error
 	if err := r.program(b); err != nil {
 		return r.partly(a, v.JSON.JSON, err)
 	}
+	hashes := v.Hash || (v.JSON.JSON || v.Tensors) && r.read && b.Asset.Size() <= quickHash
 	if r.read {
-		if err := b.Read(ctx, r.listing, v.Hash, a.Progress("reading weights")); err != nil {
+		if err := b.Read(ctx, r.listing, hashes, a.Progress("reading weights")); err != nil {
 			return err
 		}
 	}
-	r.weights(v.Hash)
+	r.weights()
 	r.contradictions(b)
 	if v.Against != "" {
 		if err := r.against(ctx, a, v.Against); err != nil {
 			return err
 		}
 	}
-	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.render(w, v.Tensors, v.Hash) }); err != nil {
+	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return r.render(w, v.Tensors, hashes) }); err != nil {
 		return err
 	}
 	if r.broken() {

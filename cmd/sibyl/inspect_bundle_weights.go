@@ -57,7 +57,7 @@ type constInfo struct {
 }
 
 // weights lists the weights and sums them up.
-func (r *bundleInspection) weights(hashes bool) {
+func (r *bundleInspection) weights() {
 	t := r.listing.Totals("main")
 	r.totals = t
 	r.Parameters, r.Bytes, r.BytesPerToken = t.Parameters, t.Bytes(), t.TotalPerToken()+t.Other

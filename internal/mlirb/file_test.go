@@ -242,6 +242,16 @@ func TestFaults(t *testing.T) {
 			return b
 		}), "want", 0},
 		{"alignment", "a blob aligned to 3", edit(func(b []byte) []byte { b[section(secResource).Offset] = 3<<1 | 1; return b }), "found an alignment of 3, want a power of two", 0},
+		{"misaligned", "a blob that is not where its alignment says", edit(func(b []byte) []byte {
+			s := section(secResource)
+			b[s.Offset+2] = 0 // alignment 64, size 32, then padding
+			return b
+		}), "found the byte 0x00, want 0xCB, padding up to a multiple of 64", 0},
+		{"overlap", "a blob that reaches into the next", edit(func(b []byte) []byte { b[section(secResource).Offset+1] += 64 << 1; return b }), "resource \"res_i8\", byte", 0},
+		{"section-end", "a section that is longer than the file", edit(func(b []byte) []byte {
+			s := section(secResource)
+			return b[:s.Offset+int64(len(s.Data))/2]
+		}), "want", 0},
 		{"type-count", "more types than bytes", edit(func(b []byte) []byte { b[section(secAttrTypeOffset).Offset+1] = 0xff; return b }), "types in", 3},
 		{"section-twice", "two meanings for one table", append(bytes.Clone(good), 7, 1, 7, 1), "found the section of dialect versions a second time, want each section once", 0},
 		{"section-unknown", "a section of a newer container", append(bytes.Clone(good), 9, 1), "found a section 9, want 0..8", 0},
