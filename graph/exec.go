@@ -43,28 +43,25 @@ type frame []value
 type call struct {
 	*machine
 	ctx   context.Context
-	watch func(i *instr, f frame) error // after each operation of the public function's own block; nil for none
+	watch *watcher   // told after each operation of the public function's block and of the graphs it calls; nil for none
+	via   *aicode.Op // the call at work in the public function, nil in it itself
+	deep  bool       // in a call of a called graph
 	steps int
 }
 
 // run calls a public function.
-func (m *machine) run(ctx context.Context, f *function, args []value, watch func(*instr, frame) error) ([]value, error) {
+func (m *machine) run(ctx context.Context, f *function, args []value, watch *watcher) ([]value, error) {
 	c := &call{machine: m, ctx: ctx, watch: watch}
-	return c.function(f, args, true)
+	return c.function(f, args)
 }
 
-func (c *call) function(f *function, args []value, top bool) ([]value, error) {
+func (c *call) function(f *function, args []value) ([]value, error) {
 	fr := make(frame, f.slots)
 	copy(fr, f.kept)
 	for i, n := range f.body.args {
 		fr[n] = args[i]
 	}
-	watch := c.watch
-	if !top {
-		c.watch = nil
-	}
-	defer func() { c.watch = watch }()
-	if err := c.block(f, fr, f.body, top); err != nil {
+	if err := c.block(f, fr, f.body, c.watch != nil && !c.deep); err != nil {
 		return nil, err
 	}
 	out := make([]value, len(f.body.end.in))
@@ -74,7 +71,17 @@ func (c *call) function(f *function, args []value, top bool) ([]value, error) {
 	return out, nil
 }
 
-// block executes the operations of a block. watched says that it is the public function's own.
+// called runs a graph for the call op of the graph at work.
+func (c *call) called(op *aicode.Op, f *function, args []value) ([]value, error) {
+	via, deep := c.via, c.deep
+	defer func() { c.via, c.deep = via, deep }()
+	if c.deep = via != nil; !c.deep {
+		c.via = op
+	}
+	return c.function(f, args)
+}
+
+// block executes the operations of a block. watched says that the watcher is told of them.
 func (c *call) block(f *function, fr frame, b *block, watched bool) error {
 	var before *aicode.Op
 	for _, i := range b.ops {
@@ -92,8 +99,8 @@ func (c *call) block(f *function, fr frame, b *block, watched bool) error {
 			}
 			return c.b.fault(f.g, i.op, before, err)
 		}
-		if watched && c.watch != nil {
-			if err := c.watch(i, fr); err != nil {
+		if watched {
+			if err := c.watch.after(c.via, i, fr); err != nil {
 				return err
 			}
 		}

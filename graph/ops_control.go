@@ -80,7 +80,7 @@ func invoke(c *call, _ *function, fr frame, i *instr) error {
 			return fmt.Errorf("operand %d of %s: %w", k, i.callee.g.Name, err)
 		}
 	}
-	out, err := c.function(i.callee, args, false)
+	out, err := c.called(i.op, i.callee, args)
 	if err != nil {
 		return err
 	}
