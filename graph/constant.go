@@ -105,9 +105,7 @@ func (b *blocks) Bytes() int64 {
 // Row implements kernels.Rows.
 func (b *blocks) Row(dst []float32, i int) {
 	dst = dst[:b.cols]
-	for j := range dst {
-		dst[j] = float32(b.q.Data.Int(int64(i*b.cols + j)))
-	}
+	b.whole(dst, i*b.cols)
 	s := int64(b.scaleRow(i))
 	for j := 0; j < len(dst); j += b.shared {
 		scale, zero, least := float32(b.q.Scale.Float(s)), float32(b.q.Offset1.Int(s)), float32(b.q.Offset2.Float(s))
@@ -115,6 +113,33 @@ func (b *blocks) Row(dst []float32, i int) {
 			dst[j+k] = b.round.Value(b.round.Value(scale*(q-zero)) + least)
 		}
 		s++
+	}
+}
+
+// whole writes the stored whole numbers from element at on. Two 4-bit elements share a byte, the even one in the low half.
+func (b *blocks) whole(dst []float32, at int) {
+	d := b.q.Data
+	switch {
+	case d.Splat:
+		for j := range dst {
+			dst[j] = float32(d.Int(0))
+		}
+	case d.Type.Elem == aicode.I8:
+		for j, v := range d.Data[at:][:len(dst)] {
+			dst[j] = float32(int8(v))
+		}
+	case d.Type.Elem == aicode.U4 || d.Type.Elem == aicode.I4:
+		signed := d.Type.Elem == aicode.I4
+		for j := range dst {
+			v := d.Data[(at+j)/2] >> (4 * ((at + j) % 2)) & 15
+			if dst[j] = float32(v); signed && v > 7 {
+				dst[j] -= 16
+			}
+		}
+	default:
+		for j := range dst {
+			dst[j] = float32(d.Int(int64(at + j)))
+		}
 	}
 }
 

@@ -141,7 +141,7 @@ func (c *call) eval(f *function, fr frame, i *instr) error {
 		if in[k] = fr[n].t; in[k] == nil {
 			return fmt.Errorf("operand %d, which is no tensor", k)
 		}
-		if in[k].src != nil && i.def.rounding == Once {
+		if in[k].src != nil && i.def.loads() {
 			c.load(in[k].src)
 		}
 	}

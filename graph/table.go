@@ -120,6 +120,10 @@ var byName = func() map[string]*opDef {
 	return m
 }()
 
+// loads says whether stored operands are brought into memory, while there is room: what computes with weights, or chooses
+// experts among them. The embedding is read row by row.
+func (d *opDef) loads() bool { return d.rounding == Once || d.name == "primitive.gather_along_axis" }
+
 // Op is a line of the table of operations, for lists and documents.
 type Op struct {
 	Name     string
