@@ -90,7 +90,7 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	}
 	c.Round(precision.AttnGated, o)
 	batch.Put(trace.AttnOutGated, m.Layer, o)
-	ar.Linear(batch.Pool, out, o, rows, m.O)
+	ar.Matmul(batch.Pool, out, o, rows, m.O)
 	c.Round(precision.Linear, out)
 	batch.Put(trace.AttnOProj, m.Layer, out)
 }

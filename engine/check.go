@@ -26,7 +26,7 @@ func (l Limits) Check(what string, p Prompt, path Path, have, generate int) erro
 		return bad("ids", "no token", "at least one", "give a text or ids that are not empty")
 	}
 	if path.Chunk < 0 {
-		return bad("path", fmt.Sprintf("chunks of %d tokens", path.Chunk), "prefill, step or chunk=N with N > 1", "choose one of them")
+		return bad("path", fmt.Sprintf("chunks of %d tokens", path.Chunk), PathSyntax, "choose one of them")
 	}
 	if have < 0 || have > l.MaxPositions {
 		return bad("state", fmt.Sprintf("a length of %d tokens", have), fmt.Sprintf("0..%d", l.MaxPositions), "give a state of this model")

@@ -10,7 +10,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 )
@@ -69,8 +68,9 @@ type Info struct {
 	Shows         Shows
 	VocabSize     int
 	MaxPositions  int
-	LogitsDType   string // "F32", "F64", "F16": the grid of its logits, for gaps in ULPs
+	LogitsDType   string // "F64", "F32", "F16", "BF16": the grid of its logits, for gaps in ULPs
 	StateDTypes   StateDTypes
+	CallsMatter   bool   // results depend on where calls end: the recurrent state is rounded once a call
 	WeightsSHA256 string // of the weights it reads, "" if not known
 	ConfigSHA256  string
 	Threads       int
@@ -88,18 +88,16 @@ type Prompt struct {
 	PositionIDs [][3]int32
 }
 
-// Path says in which calls the tokens reach the model: all at once, or N tokens a call on the growing state.
-type Path struct{ Chunk int } // 0 = prefill in one call, 1 = step, n = chunk=n
-
-// String is the --path syntax.
-func (p Path) String() string {
-	switch p.Chunk {
-	case 0:
-		return "prefill"
-	case 1:
-		return "step"
-	}
-	return fmt.Sprintf("chunk=%d", p.Chunk)
+// Path says in which calls the tokens reach the model: all at once, or N tokens a call on the growing state. Under a
+// contract that rounds the state where a call ends (Info.CallsMatter) the calls are part of the result.
+//
+// A Path is about what Score and Generate are given as prompts. In Generate every token after the prompt is a call of its
+// own.
+type Path struct {
+	Chunk int // tokens a call: 0 = all in one call (prefill), 1 = step, n = chunk=n
+	// Last makes the last token a call of its own. A runner does so that has a function without a head for the tokens
+	// before it, which nobody asks for logits.
+	Last bool
 }
 
 // Want says what Score should show of each position.
@@ -171,7 +169,7 @@ type Options struct {
 	Stop       []int32 // ids that end the generation after they were emitted
 	TopK       int
 	Logits     bool
-	Path       Path // how the prompt is consumed; generated tokens are steps
+	Path       Path // the calls the prompt is consumed in; each generated token is one more
 	Taps       Sink
 	State      *State // where the prompt continues from
 	FinalState *State

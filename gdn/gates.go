@@ -36,10 +36,8 @@ func (m *Mixer) decay(a []float32, ar *kernels.Arith) []float32 {
 	if m.Contract.Softplus3 {
 		softplus = ar.Softplus3
 	}
-	rate := make([]float32, m.ValueHeads) // a constant of the weights: the same in every arithmetic
-	for h, v := range m.ALog {
-		rate[h] = precision.ExpR32(v)
-	}
+	rate := make([]float32, m.ValueHeads)
+	ar.Rate(rate, m.ALog)
 	for i := range a {
 		a[i] += m.DtBias[i%m.ValueHeads]
 	}

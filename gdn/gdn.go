@@ -89,7 +89,7 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 
 	m.gatedNorm(core, z, batch)
 	batch.Put(trace.GDNGatedNorm, m.Layer, core)
-	ar.Linear(batch.Pool, out, core, rows, m.Out)
+	ar.Matmul(batch.Pool, out, core, rows, m.Out)
 	c.Round(precision.Linear, out)
 	batch.Put(trace.GDNOutProj, m.Layer, out)
 }

@@ -148,7 +148,7 @@ func (b *binder) moe(l int) *MoE {
 		}
 		m.Experts[e] = MLP{
 			Gate: b.view(gate, config.ExpertsGateUp, l, ModMLP, I, H), Up: b.view(up, config.ExpertsGateUp, l, ModMLP, I, H),
-			Down: b.view(down, config.ExpertsDown, l, ModMLP, H, I), Contract: contract,
+			Down: b.view(down, config.ExpertsDown, l, ModMLP, H, I), Contract: contract, Routed: true,
 		}
 	}
 	return m

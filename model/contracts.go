@@ -92,3 +92,13 @@ func (p *Plan) stateDTypes(cfg *config.Config) engine.StateDTypes {
 		KV:        merge(config.FullAttention, func(c *precision.Contract) precision.Round { return c.KV }),
 	}
 }
+
+// callsMatter says whether some layer rounds its recurrent state where a call ends and not after every token.
+func (p *Plan) callsMatter(cfg *config.Config) bool {
+	for l, kind := range cfg.Layers {
+		if c := p.At(l, ModMixer); kind == config.GatedDeltaNet && c.StatePerCall && c.State != precision.F32 {
+			return true
+		}
+	}
+	return false
+}

@@ -148,5 +148,7 @@ func (d *Decoder) Normed(out, x []float32, call *Call) {
 // Logits writes the head of normed rows [rows, H] to out [rows, V].
 func (d *Decoder) Logits(out, normed []float32, rows int, call *Call) {
 	call.Arith.Linear(call.Pool, out, normed, rows, d.Head)
-	d.Plan.At(-1, ModHead).Round(precision.Logits, out)
+	c := d.Plan.At(-1, ModHead)
+	c.Round(precision.Logits, out)
+	c.Round(precision.LogitsCast, out)
 }

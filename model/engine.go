@@ -49,7 +49,7 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 		if spec.Mode != "" {
 			return nil, refuse("mode", spec.Mode, "none: "+contract.Name+" is defined by its own order of roundings")
 		}
-		arith = kernels.CoreAICPU
+		arith = kernels.Own(contract.Arithmetic)
 	}
 	ck, err := bundle.Open(spec.Model)
 	if err != nil {
@@ -114,8 +114,8 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
 		Mode:      mode,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
-		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).At[precision.Logits].String(),
-		StateDTypes:  plan.stateDTypes(cfg),
+		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).LogitsGrid().String(),
+		StateDTypes: plan.stateDTypes(cfg), CallsMatter: plan.callsMatter(cfg),
 		ConfigSHA256: ck.ConfigSHA256(), Threads: pool.Threads(), Streams: spec.Stream,
 	}}
 	if spec.Stream {
@@ -339,10 +339,7 @@ func (r *run) cut(done []int) (feeds []Feed) {
 	share := max(gdn.ChunkSize, callRows/len(active)/gdn.ChunkSize*gdn.ChunkSize)
 	for _, i := range active {
 		p := r.prompts[i]
-		end := len(p.IDs) // of this call
-		if c := r.want.Path.Chunk; c > 0 {
-			end = min(end, (done[i]/c+1)*c)
-		}
+		end := r.want.Path.End(done[i], len(p.IDs)) // of this call
 		n := min(share, end-done[i])
 		f := Feed{Seq: i, IDs: p.IDs[done[i]:][:n], More: done[i]+n < end}
 		if p.PositionIDs != nil {

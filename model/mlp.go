@@ -11,6 +11,7 @@ type MLP struct {
 	Gate, Up *kernels.Matrix // [I, H]
 	Down     *kernels.Matrix // [H, I]
 	Contract *precision.Contract
+	Routed   bool // an expert of a MoE: its weights are one of a batch (kernels.Arith.Matmul)
 }
 
 // Forward writes the MLP of x [rows, H] to out [rows, H].
@@ -30,7 +31,11 @@ func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
 
 // linear is out [rows, w.Rows] = x [rows, w.Cols] w^T.
 func (m *MLP) linear(out, x []float32, rows int, w *kernels.Matrix, batch *ragged.Batch) {
-	batch.Arith.Linear(batch.Pool, out, x, rows, w)
+	product := batch.Arith.Linear
+	if m.Routed {
+		product = batch.Arith.Matmul
+	}
+	product(batch.Pool, out, x, rows, w)
 	m.Contract.Round(precision.Linear, out)
 }
 

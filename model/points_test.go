@@ -92,7 +92,7 @@ var special = map[precision.Point]under{
 	precision.MoEOut:         {set: "tiny-moe", why: "a dense model has no experts"},
 }
 
-// TestEveryPointIsRead switches each rounding point alone, on in hf-fp32 and off in coreai-fp16, and demands a changed
+// TestEveryPointIsRead switches each rounding point alone, on in hf-fp32 and off in coreai-fp16 and coreai-bf16, and demands a changed
 // bit: a point that nobody reads is a contract's line that does nothing.
 func TestEveryPointIsRead(t *testing.T) {
 	t.Parallel()
@@ -114,27 +114,38 @@ func TestEveryPointIsRead(t *testing.T) {
 			}
 		})
 	}
-	// The one that coreai-fp16's other roundings hide: nothing may change, or the reason has gone.
-	hidden := map[precision.Point]string{precision.L2Eps: "1e-6 under the root is lost when the rsqrt is rounded"}
-	for p, r := range lookup(t, "coreai-fp16").At {
-		p := precision.Point(p)
-		if r == precision.F32 {
-			continue
+	for name, hidden := range hiddenPoints {
+		for p, r := range lookup(t, name).At {
+			p := precision.Point(p)
+			if r == precision.F32 {
+				continue
+			}
+			t.Run("off/"+name+"/"+p.String(), func(t *testing.T) {
+				t.Parallel()
+				set := "tiny-asym"
+				if u, ok := special[p]; ok {
+					set = u.set
+				}
+				c := *lookup(t, name)
+				before := runUnder(t, set, &c)
+				c.At[p] = precision.F32
+				if got := changed(before, runUnder(t, set, &c)); got != (hidden[p] == "") {
+					t.Errorf("%s without the rounding at %v: changed bits on %s %v, want %v (%s)", name, p, set, got, !got, hidden[p])
+				}
+			})
 		}
-		t.Run("off/"+p.String(), func(t *testing.T) {
-			t.Parallel()
-			set := "tiny-asym"
-			if u, ok := special[p]; ok {
-				set = u.set
-			}
-			c := *lookup(t, "coreai-fp16")
-			before := runUnder(t, set, &c)
-			c.At[p] = precision.F32
-			if got := changed(before, runUnder(t, set, &c)); got != (hidden[p] == "") {
-				t.Errorf("coreai-fp16 without the rounding at %v: changed bits on %s %v, want %v (%s)", p, set, got, !got, hidden[p])
-			}
-		})
 	}
+}
+
+// hiddenPoints are the contracts whose roundings are switched off one by one, with the points that their other roundings
+// hide: nothing may change there, or the reason has gone.
+var hiddenPoints = map[string]map[precision.Point]string{
+	"coreai-fp16": {precision.L2Eps: "1e-6 under the root is lost when the rsqrt is rounded"},
+	"coreai-bf16": {
+		precision.L2Sum:      "1e-6 is lost in the sum, so the rounding after it is the same one",
+		precision.L2Eps:      "1e-6 under the root is lost when the rsqrt is rounded",
+		precision.LogitsCast: "a bf16 number in fp16's normal range is an fp16 number",
+	},
 }
 
 // switches are the contract's fields that are no points: each switched alone, where it can show.

@@ -8,15 +8,14 @@ import (
 	"slices"
 
 	"sibyl/engine"
-	"sibyl/precision"
 )
 
 // qualify is part 1, by REF alone: its greedy continuation of every prompt, then its margin at every position of
 // prompt and continuation.
 func (g *gate) qualify(ctx context.Context) error {
 	continuation := g.decode
-	if c, err := precision.Lookup(g.Ref.Info().Contract); g.Ref.Info().Streams && (err != nil || !c.StatePerCall) {
-		continuation = g.verify // a state that is rounded once a call makes scoring another path than decoding
+	if ref := g.Ref.Info(); ref.Streams && !ref.CallsMatter { // where calls matter, scoring is not decoding
+		continuation = g.verify
 	}
 	if err := continuation(ctx); err != nil {
 		return err

@@ -162,7 +162,7 @@ func (t *Transcript) checkEvidence() error {
 	}
 	var err error
 	if r.Protocol.Path, err = engine.ParsePath(r.Protocol.PathName); err != nil {
-		return t.bad("sibyl.result.protocol.path", inputerr.Clip(r.Protocol.PathName, 40), "prefill, step or chunk=N")
+		return t.bad("sibyl.result.protocol.path", inputerr.Clip(r.Protocol.PathName, 40), engine.PathSyntax)
 	}
 	if err := r.Protocol.check(); err != nil {
 		return &inputerr.Error{File: t.file, Field: "sibyl.result.protocol", Err: err}

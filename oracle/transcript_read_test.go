@@ -64,7 +64,7 @@ func TestTranscriptRefused(t *testing.T) {
 		{"prompt", "an index beyond", ours(func(top map[string]any) { top["sibyl"].(map[string]any)["prompt"] = 2 }), "t.json: sibyl.prompt: found 2, want an index into its 2 prompts"},
 		{"path", "a path that is none", ours(func(top map[string]any) {
 			at(top, "sibyl", "result", "protocol").(map[string]any)["path"] = "sideways"
-		}), `t.json: sibyl.result.protocol.path: found "sideways", want prefill, step or chunk=N`},
+		}), `t.json: sibyl.result.protocol.path: found "sideways", want prefill, step or chunk=N (prefill+1, chunk=N+1: the last token in a call of its own)`},
 		{"protocol", "a rule that cannot be", ours(func(top map[string]any) {
 			at(top, "sibyl", "result", "protocol").(map[string]any)["min_qualified"] = 50
 		}),

@@ -193,16 +193,13 @@ func (e *Engine) Step(ctx context.Context, st *engine.State, id int32, topK int)
 // feed runs the prompt on s in calls of path's size and shows the logits of every position from from on.
 func (e *Engine) feed(ctx context.Context, p engine.Prompt, path engine.Path, s *state, t *taps, from int, show func(pos int, logits []float64) error) error {
 	d, V, H := e.d, e.d.cfg.VocabSize, e.d.cfg.HiddenSize
-	call := callLimit
-	if path.Chunk > 0 {
-		call = min(call, path.Chunk)
-	}
 	positions := p.PositionIDs
 	for i := 0; positions == nil || len(positions) < len(p.IDs); i++ {
 		positions = append(positions, [3]int32{s.next + int32(i), s.next + int32(i), s.next + int32(i)})
 	}
-	for at := 0; at < len(p.IDs); at += call {
-		n, first := min(call, len(p.IDs)-at), s.n
+	for at, n := 0, 0; at < len(p.IDs); at += n {
+		n = min(callLimit, path.End(at, len(p.IDs))-at)
+		first := s.n
 		hidden, err := d.forward(ctx, p.IDs[at:at+n], positions[at:at+n], s, t)
 		if err != nil {
 			return err

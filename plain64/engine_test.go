@@ -413,7 +413,7 @@ func TestRefused(t *testing.T) {
 		{"position-negative", "no such position", []engine.Prompt{{IDs: []int32{1}, PositionIDs: [][3]int32{{0, -2, 0}}}}, engine.Want{},
 			"prompt 0: position ids[0]: found [0 -2 0], want 0..4095; correct the positions"},
 		{"chunk-negative", "no such path", []engine.Prompt{text(1)}, engine.Want{Path: engine.Path{Chunk: -1}},
-			"prompt 0: path: found chunks of -1 tokens, want prefill, step or chunk=N with N > 1; choose one of them"},
+			"prompt 0: path: found chunks of -1 tokens, want prefill, step or chunk=N (prefill+1, chunk=N+1: the last token in a call of its own); choose one of them"},
 		{"two-with-state", "which of them continues?", []engine.Prompt{text(1), text(1)}, engine.Want{State: st},
 			"prompts: found 2 of them, want one, since a state goes in or out; score the prompts one at a time"},
 		{"state-missing", "half a state", []engine.Prompt{text(1)}, engine.Want{State: edit(func(s *engine.State) { delete(s.Tensors, "cache.layer3.value") })},

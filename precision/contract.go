@@ -76,7 +76,8 @@ const (
 	SharedOut      // shared expert * sigmoid
 	MoEOut         // routed + shared
 
-	Logits // head out
+	Logits     // head out
+	LogitsCast // the same in the type the graph hands out: a second rounding
 
 	NumPoints
 )
@@ -102,7 +103,7 @@ var pointNames = [NumPoints][2]string{
 	ExpertWeighted: {"expert_weighted", "expert out * weight"}, ExpertPartial: {"expert_partial", "running sum over experts"},
 	ExpertSum: {"expert_sum", "routed sum"}, SharedSigmoid: {"shared_sigmoid", "sigmoid(shared gate)"},
 	SharedOut: {"shared_out", "shared expert * sigmoid"}, MoEOut: {"moe_out", "routed + shared"},
-	Logits: {"logits", "head out"},
+	Logits: {"logits", "head out"}, LogitsCast: {"logits_cast", "head out again, in the type handed out"},
 }
 
 // String is the point's name, as YAML and the table write it.
@@ -117,7 +118,8 @@ type Contract struct {
 	Meaning string
 	At      [NumPoints]Round
 
-	// Arithmetic, if not empty, is the only one that computes this contract: "coreai-cpu" rounds inside its sums.
+	// Arithmetic, if not empty, is the only one that computes this contract, by its name in internal/kernels: that of
+	// a runtime that rounds inside its sums.
 	Arithmetic string
 
 	Weights Round // stored weights are rounded to this before use (F32: used as stored)
@@ -145,6 +147,10 @@ func (c *Contract) Round(p Point, x []float32) {
 		RoundBF16(x)
 	}
 }
+
+// LogitsGrid is the grid the logits lie on: where they are rounded twice, the coarser one, since Round lists its grids by
+// falling precision. It is not always the type they are handed out in: bf16 logits in fp16 have steps of bf16.
+func (c *Contract) LogitsGrid() Round { return max(c.At[Logits], c.At[LogitsCast]) }
 
 // Round1 rounds one value at p.
 func (c *Contract) Round1(p Point, x float32) float32 { return c.At[p].Value(x) }

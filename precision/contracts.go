@@ -59,6 +59,41 @@ func sdpa16(c *Contract) {
 	}
 }
 
+// q35Points: what the graph of Apple's own port ("apple-q35") rounds to bf16. The conv's four products and three sums are
+// rounded one by one; the float32 steps (decay and delta rule, the routed sum) are not listed. Source: the rounding
+// table of formats/apple-q35.md; executable specification np_q35.py.
+var q35Points = []Point{Embed, Norm, Linear, ConvProduct, ConvPartial, ConvOut, L2Square, L2Sum, L2Eps, L2Rsqrt, L2Out,
+	Beta, G, CoreOut, GatedNormed, GatedWeight, GatedOut, RopeTable, RopeProduct, RopeOut, ScoreQuery, Score, Softmax,
+	AttnOut, GateSigmoid, AttnGated, Residual, MLPSilu, MLPMul, SharedSigmoid, SharedOut, MoEOut, Logits}
+
+// q35 makes a contract that rounds at q35Points, keeps weights and states in bf16, and rounds the recurrent state where
+// a call ends. The logits are a bf16 result handed out as fp16.
+func q35(name, meaning string, change func(*Contract)) *Contract {
+	c := &Contract{Name: name, Meaning: meaning, Weights: BF16, State: BF16, Conv: BF16, KV: BF16, StatePerCall: true,
+		L2Eps: 1e-6, Softplus3: true, SoftmaxChosen: true}
+	for _, p := range q35Points {
+		c.At[p] = BF16
+	}
+	c.At[LogitsCast] = F16
+	if change != nil {
+		change(c)
+	}
+	return c
+}
+
+// fusedSDPA and fusedDelta are the port's two composites as one kernel each: float32 between its inputs and its out.
+func fusedSDPA(c *Contract) { c.float32At(ScoreQuery, Score, Softmax) }
+func fusedDelta(c *Contract) {
+	c.float32At(L2Square, L2Sum, L2Eps, L2Rsqrt, L2Out)
+}
+
+// float32At takes the rounding at the points away.
+func (c *Contract) float32At(points ...Point) {
+	for _, p := range points {
+		c.At[p] = F32
+	}
+}
+
 // named lists the contracts in the order they are explained.
 var named = []*Contract{
 	HFFP32,
@@ -85,7 +120,23 @@ var named = []*Contract{
 		sdpa16(c)
 		c.ScaleRound, c.Softplus3, c.Arithmetic = F16, true, "coreai-cpu"
 	}),
+	q35("coreai-bf16", "the graph of Apple's own port (profile apple-q35), each op exact; state rounded once a call", nil),
+	q35("coreai-bf16-sdpa", "coreai-bf16 with attention as one kernel: fp32 up to its out", fusedSDPA),
+	q35("coreai-bf16-delta", "coreai-bf16 with l2norm and delta rule as one kernel: fp32 up to its out", fusedDelta),
+	q35("coreai-bf16-fused", "coreai-bf16 with both as one kernel each", func(c *Contract) {
+		fusedSDPA(c)
+		fusedDelta(c)
+	}),
+	q35("coreai-cpu-bf16", "what Apple's CPU runtime for Linux computes with the port's graph, in an arithmetic of its own",
+		func(c *Contract) { c.Arithmetic = "coreai-cpu-bf16" }),
 }
+
+// runtimes are the contracts of Apple's CPU runtime for Linux, by the contract of the graph it runs.
+var runtimes = map[string]string{"coreai-fp16": "coreai-cpu", "coreai-bf16": "coreai-cpu-bf16"}
+
+// Runtime gives the contract of what Apple's CPU runtime for Linux computes with a graph of the named contract: the
+// meaning of "coreai-cpu" where a bundle says which graph it holds. "" if that runtime runs no such graph.
+func Runtime(graph string) string { return runtimes[graph] }
 
 // Names lists the contracts of this build in the order they are explained.
 func Names() []string {

@@ -168,7 +168,7 @@ func (r *contractRule) rule(file, field string, own *Contract) (out Rule, err er
 	out.Contract.Name, out.Contract.Meaning = own.Name+" "+field, "a rule of "+own.Name
 	if out.Contract.Arithmetic != own.Arithmetic {
 		return out, refuse(file, field+".contract", r.Contract, "a contract computed in the same arithmetic as "+own.Name,
-			"coreai-cpu rounds inside its sums, in an arithmetic of its own: it cannot be mixed with others")
+			"a runtime that rounds inside its sums has an arithmetic of its own: it cannot be mixed with others")
 	}
 	if out.Set, err = change(file, field+".set", r.Set, out.Contract); err != nil {
 		return out, err

@@ -102,7 +102,7 @@ func TestContractRefusals(t *testing.T) {
 		{"name-with-space", "names stand in subjects and tables", "name: a b\nbase: hf-fp32\n", `f:1: name: found "a b"`},
 		{"long-meaning", "one line of a table", "name: x\nmeaning: \"a\\nb\"\nbase: hf-fp32\n", "f:2: meaning: found"},
 		{"no-base", "no silent default", "name: x\n", "f: base: found nothing, want a built-in contract"},
-		{"near-base", "a slip", "name: x\nbase: coreai-fp61\n", `f:2: base: found "coreai-fp61", want a built-in contract; did you mean one of "coreai-fp16", "coreai-cpu"?`},
+		{"near-base", "a slip", "name: x\nbase: coreai-fp61\n", `f:2: base: found "coreai-fp61", want a built-in contract; did you mean one of "coreai-fp16", "coreai-cpu", "coreai-bf16"?`},
 		{"unknown-key", "would do nothing", head + "sets: {state: F32}\n", `f:3: found the unknown key "sets"; did you mean "set"?`},
 		{"unknown-setting", "would do nothing", head + "set: {sate: F32}\n", `f:3: set: found "sate", want a name that` + " `sibyl contracts` prints; did you mean"},
 		{"doubled-setting", "which one counts", head + "set:\n  state: F32\n  state: F16\n", `f:5: "state": found the key again, after line 4`},
@@ -203,7 +203,7 @@ func TestChoose(t *testing.T) {
 	if c, err := Choose(""); err != nil || c.Contract != HFFP32 {
 		t.Errorf("no contract: %+v, %v", c, err)
 	}
-	if _, err := Choose("coreai-f16"); err == nil || !strings.Contains(err.Error(), `did you mean one of "coreai-fp16", "coreai-cpu"?`) {
+	if _, err := Choose("coreai-f16"); err == nil || !strings.Contains(err.Error(), `did you mean one of "coreai-fp16", "coreai-bf16", "coreai-cpu"?`) {
 		t.Errorf("a near name: %v", err)
 	}
 	if _, err := Choose("contract:none.yaml"); err == nil || !strings.Contains(err.Error(), "give the path of a YAML file with a contract") {

@@ -8,19 +8,43 @@ import (
 	"sibyl/precision"
 )
 
+// tableWidth is how wide contracts side by side may be; the columns that do not fit come in a table below.
+const tableWidth = 120
+
 // write prints what each contract is, then the settings in groups: a row each, a column a contract.
 func (t *contractTable) write(w io.Writer) error {
 	if err := t.writeMeanings(w); err != nil {
 		return err
 	}
+	if len(t.rows) == 0 {
+		_, err := fmt.Fprintln(w, "No setting differs.")
+		return err
+	}
 	heads := t.heads()
-	rows := make([][]string, 0, len(t.rows)+len(heads[0]))
+	for lo := 0; lo < len(t.columns); {
+		hi := t.fitting(heads, lo)
+		if err := narrowTable(w, t.cells(heads, lo, hi)); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+		lo = hi
+	}
+	_, err := fmt.Fprint(w, ".  F32, not rounded further; of a form: no\n")
+	return err
+}
+
+// cells is the table of columns lo..hi-1, their heads above it.
+func (t *contractTable) cells(heads [][]string, lo, hi int) (rows [][]string) {
 	for line := range heads[0] {
 		row := []string{""}
-		for _, h := range heads {
+		for _, h := range heads[lo:hi] {
 			row = append(row, h[line])
 		}
-		rows = append(rows, row)
+		if strings.Join(row, "") != "" { // the names here may be shorter than those elsewhere
+			rows = append(rows, row)
+		}
 	}
 	group := ""
 	for _, s := range t.rows {
@@ -29,20 +53,34 @@ func (t *contractTable) write(w io.Writer) error {
 			rows = append(rows, []string{""}, []string{group})
 		}
 		row := []string{"  " + s.Name}
-		for _, c := range t.columns {
+		for _, c := range t.columns[lo:hi] {
 			row = append(row, cell(s.Value(c)))
 		}
 		rows = append(rows, append(row, s.Meaning))
 	}
-	if len(t.rows) == 0 {
-		_, err := fmt.Fprintln(w, "No setting differs.")
-		return err
+	return rows
+}
+
+// fitting is the end of the columns from lo on that fit beside each other, at least one.
+func (t *contractTable) fitting(heads [][]string, lo int) (hi int) {
+	names, meanings := 0, 0
+	for _, s := range t.rows {
+		names, meanings = max(names, len("  "+s.Name)), max(meanings, len(s.Meaning))
 	}
-	if err := narrowTable(w, rows); err != nil {
-		return err
+	left := tableWidth - names - 1 - meanings
+	for hi = lo; hi < len(t.columns); hi++ {
+		width := 0
+		for _, h := range heads[hi] {
+			width = max(width, len(h))
+		}
+		for _, s := range t.rows {
+			width = max(width, len(cell(s.Value(t.columns[hi]))))
+		}
+		if left -= width + 1; left < 0 && hi > lo {
+			break
+		}
 	}
-	_, err := fmt.Fprint(w, "\n.  F32, not rounded further; of a form: no\n")
-	return err
+	return hi
 }
 
 // writeMeanings lists the contracts, and the rules of those from files.

@@ -18,7 +18,7 @@ type Diff struct {
 	IDs         string   `name:"ids" placeholder:"IDS" help:"Token ids for subjects: 1,2,3 or @FILE (default: the built-in prompt, or the trace file's ids)."`
 	PositionIDs string   `name:"position-ids" placeholder:"@FILE" help:"Positions for mRoPE: a JSON list [3][T], the T, H and W position of each id."`
 	Taps        []string `placeholder:"GLOB,..." help:"Which tensors, as names with * and ? (default: all that both have)."`
-	Path        string   `default:"prefill" placeholder:"PATH" help:"How the ids reach subjects: prefill, step, or chunk=N tokens a call."`
+	Path        string   `default:"prefill" placeholder:"PATH" help:"How the ids reach subjects: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
 	Tol         string   `placeholder:"FILE" help:"Tolerances per tap (YAML); a tap that exceeds them is exit code 1."`
 	TopK        int      `default:"5" placeholder:"N" help:"How many of the largest logits are compared as sets."`
 	All         bool     `help:"List every tensor and layer, not only the worst of each kind."`

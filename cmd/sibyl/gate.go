@@ -29,7 +29,7 @@ type Gate struct {
 	MinQualified float64  `default:"0.5" placeholder:"X" help:"Share of positions that must be judged, or the result is inconclusive."`
 	StrictPrompt bool     `help:"Every margin must qualify."`
 	Accept       []string `placeholder:"CAUSE,..." help:"Flips with this cause become notes: quant, rounding."`
-	Path         string   `default:"prefill" placeholder:"PATH" help:"How texts reach the models: prefill, step, or chunk=N tokens a call."`
+	Path         string   `default:"prefill" placeholder:"PATH" help:"How texts reach the models: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
 	Controls     string   `default:"all" placeholder:"Q,C,E" help:"What explains a flip: all, none, or some of Q (REF's contract, TEST's weights), C (TEST's contract, REF's weights), E (both)."`
 	ControlsAt   string   `default:"flips" enum:"flips,all" help:"Where the controls are run: at the flips, or at all positions."`
 	Noise        *bool    `negatable:"" help:"Measure the reference's own fp32-to-fp64 noise beside it (on by default for small models)."`

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"sibyl/bundle"
@@ -180,18 +179,12 @@ func stopIDs(c *bundle.Checkpoint) ([]int32, error) {
 
 // parsePath reads --path.
 func parsePath(text string) (engine.Path, error) {
-	switch number, isChunk := strings.CutPrefix(text, "chunk="); {
-	case text == "prefill":
-		return engine.Path{}, nil
-	case text == "step":
-		return engine.Path{Chunk: 1}, nil
-	case isChunk:
-		if n, err := strconv.Atoi(number); err == nil && n > 0 {
-			return engine.Path{Chunk: n}, nil
-		}
+	p, err := engine.ParsePath(text)
+	if err != nil {
+		return p, &inputerr.Error{File: "--path", Found: inputerr.Clip(text, 40), Want: engine.PathSyntax,
+			Do: didYouMean(text, []string{"prefill", "step", "chunk=16", "prefill+1", "chunk=16+1"})}
 	}
-	return engine.Path{}, &inputerr.Error{File: "--path", Found: inputerr.Clip(text, 40), Want: "prefill, step or chunk=N",
-		Do: didYouMean(text, []string{"prefill", "step", "chunk=16"})}
+	return p, nil
 }
 
 // closing closes c and keeps the first error.

@@ -14,7 +14,7 @@ import (
 type Run struct {
 	Args     []string `arg:"" optional:"" name:"[SUBJECT] PROMPT" help:"What to continue; - reads it from standard input. One argument is the PROMPT, unless it is a path, an id in the hub cache, or starts with @."`
 	IDs      string   `name:"ids" placeholder:"IDS" help:"Token ids instead of a PROMPT: 1,2,3 or @FILE."`
-	Path     string   `default:"prefill" placeholder:"PATH" help:"How the prompt reaches the model: prefill, step, or chunk=N tokens a call."`
+	Path     string   `default:"prefill" placeholder:"PATH" help:"How the prompt reaches the model: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
 	Chat     bool     `help:"The PROMPT is a user's message; the model's chat template goes around it."`
 	System   string   `placeholder:"TEXT" help:"The system message before it (with --chat)."`
 	NoThink  bool     `help:"Ask the model not to think first (with --chat)."`

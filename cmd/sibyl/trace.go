@@ -17,7 +17,7 @@ type Trace struct {
 	Out         string   `name:"out" short:"o" required:"" placeholder:"FILE" help:"The trace file."`
 	Force       bool     `help:"Overwrite an existing file."`
 	Taps        []string `placeholder:"GLOB,..." help:"Which tensors, as names with * and ? (default: all; see sibyl taps)."`
-	Path        string   `default:"prefill" placeholder:"PATH" help:"How the ids reach the model: prefill, step, or chunk=N tokens a call."`
+	Path        string   `default:"prefill" placeholder:"PATH" help:"How the ids reach the model: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
 	Delta       string   `default:"recurrent" enum:"recurrent,chunk" help:"The delta rule's form in prefill: recurrent (the definition) or chunk."`
 	PositionIDs string   `name:"position-ids" placeholder:"@FILE" help:"Positions for mRoPE: a JSON list [3][T], the T, H and W position of each id."`
 	Greedy      int      `default:"0" placeholder:"N" help:"Add the N ids that greedy decoding chooses after the ids, with their margins."`

@@ -91,12 +91,8 @@ func (s *sequence) run(ctx context.Context, ids []int32, at [][3]int32, want eng
 
 // prompt feeds a prompt in the path's calls.
 func (s *sequence) prompt(ctx context.Context, p engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
-	n := want.Path.Chunk
-	if n == 0 {
-		n = len(p.IDs)
-	}
-	for lo := 0; lo < len(p.IDs); lo += n {
-		hi := min(lo+n, len(p.IDs))
+	for lo, hi := 0, 0; lo < len(p.IDs); lo = hi {
+		hi = want.Path.End(lo, len(p.IDs))
 		var at [][3]int32
 		if p.PositionIDs != nil {
 			at = p.PositionIDs[lo:hi]

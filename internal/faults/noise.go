@@ -54,10 +54,13 @@ func noisy(ar *kernels.Arith, c *precision.Contract, seed uint64) *kernels.Arith
 		return func(bool) precision.Round { return c.At[p] }
 	}
 	out := *ar
-	out.Linear = func(p *kernels.Pool, y, x []float32, rows int, w *kernels.Matrix) {
-		ar.Linear(p, y, x, rows, w)
-		move(c.At[precision.Linear], y)
+	product := func(sound func(*kernels.Pool, []float32, []float32, int, *kernels.Matrix)) func(*kernels.Pool, []float32, []float32, int, *kernels.Matrix) {
+		return func(p *kernels.Pool, y, x []float32, rows int, w *kernels.Matrix) {
+			sound(p, y, x, rows, w)
+			move(c.At[precision.Linear], y)
+		}
 	}
+	out.Linear, out.Matmul = product(ar.Linear), product(ar.Matmul)
 	out.Dot = func(a, b []float32) float32 { return one(c.At[precision.Score], ar.Dot(a, b)) }
 	out.Conv = func(w, x []float32) float32 { return one(c.At[precision.ConvSum], ar.Conv(w, x)) }
 	out.Sum = func(x []float32) float32 { return one(c.At[precision.L2Sum], ar.Sum(x)) }

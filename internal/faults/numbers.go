@@ -53,7 +53,7 @@ func flushDenormals(s *subject, _ float32) error {
 	sound := *s.sound
 	own := sound
 	flushed := map[*kernels.Matrix]*kernels.Matrix{} // a weight is copied once, when it is first met
-	own.Linear = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
+	weight := func(w *kernels.Matrix) *kernels.Matrix {
 		if flushed[w] == nil {
 			own := w
 			edit(&own, func(rows [][]float32) [][]float32 {
@@ -64,7 +64,14 @@ func flushDenormals(s *subject, _ float32) error {
 			})
 			flushed[w] = own
 		}
-		sound.Linear(p, out, x, rows, flushed[w])
+		return flushed[w]
+	}
+	own.Linear = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
+		sound.Linear(p, out, x, rows, weight(w))
+		flush(out)
+	}
+	own.Matmul = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
+		sound.Matmul(p, out, x, rows, weight(w))
 		flush(out)
 	}
 	own.Conv = func(w, x []float32) float32 {

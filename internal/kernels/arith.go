@@ -10,6 +10,9 @@ type Arith struct {
 
 	// Linear is out[t, o] = sum_i w[o, i] * x[t, i]; x [rows, w.Cols], out [rows, w.Rows].
 	Linear func(p *Pool, out, x []float32, rows int, w *Matrix)
+	// Matmul is Linear where the exported graphs multiply operands of equal batch dimensions instead of one weight by a
+	// batch: out_proj, o_proj and the products of a routed expert. A runtime may sum the two kinds differently.
+	Matmul func(p *Pool, out, x []float32, rows int, w *Matrix)
 	// Dot is sum a[i]*b[i]: attention scores.
 	Dot func(a, b []float32) float32
 	// Conv is Dot for the taps of the depthwise conv.
@@ -24,6 +27,8 @@ type Arith struct {
 	Rsqrt func(x float32) float32
 	// Exp, Sigmoid, SiLU, Softplus and Softplus3 work elementwise: dst = f(x); dst may be x.
 	Exp, Sigmoid, SiLU, Softplus, Softplus3 func(dst, x []float32)
+	// Rate is exp(A_log), elementwise: a constant of the weights, which a graph may hold or compute.
+	Rate func(dst, x []float32)
 	// Softmax replaces attention scores x by softmax(x), one operation; RouterSoftmax does it for a router's logits.
 	Softmax, RouterSoftmax func(x []float32)
 	// DeltaStep is one token of the recurrent delta rule for one head, DESIGN section 2:
@@ -34,20 +39,31 @@ type Arith struct {
 
 // Exact is order-free: R32 of the exact result of each named operation, the same bits on any machine.
 var Exact = &Arith{
-	Name: "exact", Linear: linearExact, Dot: dotExact, Conv: dotExact, Sum: sumExact, WeightedRows: weightedRowsExact,
+	Name: "exact", Linear: linearExact, Matmul: linearExact, Dot: dotExact, Conv: dotExact, Sum: sumExact, WeightedRows: weightedRowsExact,
 	InvRMS: invRMSExact, Rsqrt: precision.RsqrtR32,
 	Exp: each(precision.ExpR32), Sigmoid: each(precision.SigmoidR32), SiLU: each(precision.SiLUR32),
-	Softplus: each(precision.SoftplusR32), Softplus3: each(precision.Softplus3R32),
+	Softplus: each(precision.SoftplusR32), Softplus3: each(precision.Softplus3R32), Rate: each(precision.ExpR32),
 	Softmax: precision.SoftmaxR32, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepExact,
 }
 
 // Fast is float32 in any order.
 var Fast = &Arith{
-	Name: "fast", Linear: linearFast, Dot: dotFast, Conv: dotFast, Sum: sumFast, WeightedRows: weightedRowsFast,
+	Name: "fast", Linear: linearFast, Matmul: linearFast, Dot: dotFast, Conv: dotFast, Sum: sumFast, WeightedRows: weightedRowsFast,
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
 	Exp: each(expFast), Sigmoid: each(sigmoidFast), SiLU: each(siluFast),
-	Softplus: each(softplusFast), Softplus3: each(softplus3Fast),
+	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
 	Softmax: softmaxFast, RouterSoftmax: softmaxFast, DeltaStep: deltaStepFast,
+}
+
+// Own gives the arithmetic that alone computes a contract, by the name in precision.Contract.Arithmetic; nil if there is
+// none of that name.
+func Own(name string) *Arith {
+	for _, a := range []*Arith{CoreAICPU, CoreAICPUBF16} {
+		if a.Name == name {
+			return a
+		}
+	}
+	return nil
 }
 
 func each(f func(float32) float32) func(dst, x []float32) {

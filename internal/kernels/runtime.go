@@ -11,10 +11,23 @@ import (
 // in order; rsqrt, sigmoid, silu and softmax are float32 steps. Source: formats/aimodel.md, "Executing on Linux",
 // and its executable specification, which gives that runtime's bits.
 var CoreAICPU = &Arith{
-	Name: "coreai-cpu", Linear: linear16, Dot: dot16, Conv: convInOrder, Sum: sumInOrder, WeightedRows: weightedRows16,
+	Name: "coreai-cpu", Linear: linear16, Matmul: linear16, Dot: dot16, Conv: dotInOrder, Sum: sumInOrder, WeightedRows: weightedRows16,
 	InvRMS: invRMSSteps, Rsqrt: precision.RsqrtR32,
 	Exp: each(precision.ExpLibm), Sigmoid: each(sigmoidSteps), SiLU: each(siluSteps),
-	Softplus: each(softplusSteps), Softplus3: each(softplusSteps),
+	Softplus: each(softplusSteps), Softplus3: each(softplusSteps), Rate: each(precision.ExpR32),
+	Softmax: softmaxSteps, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepInOrder,
+}
+
+// CoreAICPUBF16 is the same runtime's arithmetic on a bf16 graph (contract coreai-cpu-bf16). A product that broadcasts one
+// weight over a batch rounds every product and every running sum to bf16; one of operands with equal batch dimensions
+// (out_proj, o_proj, q.k, weights.v, routed experts) sums in float32 and is rounded once, by the contract. k ascends in
+// both. exp(A_log) is computed, not held. Source: formats/apple-q35.md, "The Linux runtime in bf16", and its executable
+// specification, which gives that runtime's bits.
+var CoreAICPUBF16 = &Arith{
+	Name: "coreai-cpu-bf16", Linear: linearBF16, Matmul: linearInOrder, Dot: dotInOrder, Conv: dotInOrder, Sum: sumInOrder,
+	WeightedRows: weightedRowsInOrder, InvRMS: invRMSSteps, Rsqrt: rsqrtSteps,
+	Exp: each(precision.ExpLibm), Sigmoid: each(sigmoidSteps), SiLU: each(siluSteps),
+	Softplus: each(softplusSteps), Softplus3: each(softplusSteps), Rate: each(precision.ExpLibm),
 	Softmax: softmaxSteps, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepInOrder,
 }
 
@@ -30,14 +43,44 @@ func dot16(a, b []float32) float32 {
 	return s
 }
 
-func linear16(p *Pool, out, x []float32, rows int, w *Matrix) {
+// rb is B: the nearest bf16, ties to even.
+func rb(x float32) float32 { return precision.BF16ToF32(precision.F32ToBF16(x)) }
+
+// dotBF16Steps rounds each product and each running sum to bf16; as in dot16, float32 then bf16 rounds as once.
+func dotBF16Steps(a, b []float32) float32 {
+	var s float32
+	for i, x := range a {
+		s = rb(s + rb(x*b[i]))
+	}
+	return s
+}
+
+// dotInOrder is the float32 running sum of float32 products.
+func dotInOrder(a, b []float32) float32 {
+	var s float32
+	for i, x := range a {
+		s += float32(x * b[i])
+	}
+	return s
+}
+
+func linear16(p *Pool, out, x []float32, rows int, w *Matrix) { linearBy(dot16, p, out, x, rows, w) }
+func linearBF16(p *Pool, out, x []float32, rows int, w *Matrix) {
+	linearBy(dotBF16Steps, p, out, x, rows, w)
+}
+func linearInOrder(p *Pool, out, x []float32, rows int, w *Matrix) {
+	linearBy(dotInOrder, p, out, x, rows, w)
+}
+
+// linearBy is Linear with every sum made by dot.
+func linearBy(dot func(a, b []float32) float32, p *Pool, out, x []float32, rows int, w *Matrix) {
 	n, N := w.Cols, w.Rows
 	p.For(N, 8*n*rows, func(lo, hi int) {
 		row := make([]float32, n)
 		for o := lo; o < hi; o++ {
 			w.Row(row, o)
 			for t := range rows {
-				out[t*N+o] = dot16(row, x[t*n:][:n])
+				out[t*N+o] = dot(row, x[t*n:][:n])
 			}
 		}
 	})
@@ -52,13 +95,13 @@ func weightedRows16(out, w, v []float32, stride int) {
 	}
 }
 
-// convInOrder is the float32 running sum of float32 products.
-func convInOrder(w, x []float32) float32 {
-	var s float32
-	for i, a := range w {
-		s += float32(a * x[i])
+func weightedRowsInOrder(out, w, v []float32, stride int) {
+	clear(out)
+	for j, a := range w {
+		for d, x := range v[j*stride:][:len(out)] {
+			out[d] += float32(a * x)
+		}
 	}
-	return s
 }
 
 func sumInOrder(x []float32) float32 {
@@ -74,8 +117,11 @@ func invRMSSteps(x []float32, eps float32) float32 {
 	for _, v := range x {
 		s += float32(v * v)
 	}
-	return 1 / float32(math.Sqrt(float64(float32(s/float32(len(x)))+eps)))
+	return rsqrtSteps(float32(s/float32(len(x))) + eps)
 }
+
+// rsqrtSteps is the float32 square root, then the float32 quotient: two roundings.
+func rsqrtSteps(x float32) float32 { return 1 / float32(math.Sqrt(float64(x))) }
 
 func sigmoidSteps(x float32) float32 { return 1 / (1 + precision.ExpLibm(-x)) }
 func siluSteps(x float32) float32    { return x / (1 + precision.ExpLibm(-x)) }

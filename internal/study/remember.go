@@ -51,7 +51,7 @@ const keptTopK = 8
 
 // Score implements engine.Engine.
 func (r *remembered) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
-	if want.Taps != nil || want.State != nil || want.FinalState != nil || want.Path.Chunk != 0 || want.TopK > keptTopK || want.Logits {
+	if want.Taps != nil || want.State != nil || want.FinalState != nil || want.Path != (engine.Path{}) || want.TopK > keptTopK || want.Logits {
 		return r.Engine.Score(ctx, prompts, want, each)
 	}
 	r.mu.Lock()

@@ -87,9 +87,6 @@ func runtimes(source string) {
 	all := map[string]map[string]tensor{}
 	for _, f := range files {
 		name := filepath.Base(filepath.Dir(f))
-		if strings.Contains(name, "apple-q35") {
-			continue // that profile has a contract of its own
-		}
 		b, err := os.ReadFile(f)
 		if err != nil {
 			log.Fatal(err)
