@@ -10,13 +10,17 @@ import (
 
 // near rounds s to float32 if every number within b of it rounds alike.
 func near(s, b float64) (float32, bool) {
-	if s-s != 0 { // NaN or infinite: no wider arithmetic will change it
+	if s-s != 0 { // infinite or NaN, which is one NaN whatever made it: no wider arithmetic will change it
+		if s != s {
+			return float32(math.NaN()), true
+		}
 		return float32(s), true
 	}
 	if b < 0x1p-1000 { // exact zeros and results far below float32
 		return float32(s), true
 	}
-	return float32(s), float32(s-b) == float32(s+b)
+	// Bit by bit: the sign of a sum that rounds to zero is the sum's, not that of its error.
+	return float32(s), math.Float32bits(float32(s-b)) == math.Float32bits(float32(s+b))
 }
 
 // Near is near for the kernels: the float32 rounding of s, and whether an error of at most b cannot change it.
@@ -229,7 +233,9 @@ type wideSoftmax struct {
 func newWideSoftmax(x []float32, m float64) *wideSoftmax {
 	w := &wideSoftmax{m: m, den: bigNew(0)}
 	for _, v := range x {
-		w.den.Add(w.den, bigExp(bigDiff(v, m)))
+		if !math.IsInf(float64(v), -1) { // e^-Inf adds nothing
+			w.den.Add(w.den, bigExp(bigDiff(v, m)))
+		}
 	}
 	return w
 }

@@ -39,20 +39,20 @@ type Arith struct {
 
 // Exact is order-free: R32 of the exact result of each named operation, the same bits on any machine.
 var Exact = &Arith{
-	Name: "exact", Linear: linearExact, Matmul: linearExact, Dot: dotExact, Conv: dotExact, Sum: sumExact, WeightedRows: weightedRowsExact,
+	Name: "exact", Linear: linearExact, Matmul: linearExact, Dot: dotExact, Conv: dotExactGo, Sum: sumExact, WeightedRows: weightedRowsExact,
 	InvRMS: invRMSExact, Rsqrt: precision.RsqrtR32,
-	Exp: each(precision.ExpR32), Sigmoid: each(precision.SigmoidR32), SiLU: each(precision.SiLUR32),
+	Exp: expExact, Sigmoid: sigmoidExact, SiLU: siluExact,
 	Softplus: each(precision.SoftplusR32), Softplus3: each(precision.Softplus3R32), Rate: each(precision.ExpR32),
-	Softmax: precision.SoftmaxR32, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepExact,
+	Softmax: softmaxExact, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepExact,
 }
 
 // Fast is float32 in any order.
 var Fast = &Arith{
-	Name: "fast", Linear: linearFast, Matmul: linearFast, Dot: dotFast, Conv: dotFast, Sum: sumFast, WeightedRows: weightedRowsFast,
+	Name: "fast", Linear: linearFast, Matmul: linearFast, Dot: dotFast, Conv: dotFastGo, Sum: sumFast, WeightedRows: weightedRowsFast,
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
-	Exp: each(expFast), Sigmoid: each(sigmoidFast), SiLU: each(siluFast),
+	Exp: expFast, Sigmoid: sigmoidFast, SiLU: siluFast,
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
-	Softmax: softmaxFast, RouterSoftmax: softmaxFast, DeltaStep: deltaStepFast,
+	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, DeltaStep: deltaStepFast,
 }
 
 // Own gives the arithmetic that alone computes a contract, by the name in precision.Contract.Arithmetic; nil if there is

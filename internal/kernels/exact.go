@@ -69,12 +69,6 @@ func finish(s, bound float64, w, x []float64) float32 {
 // rowBlock is how many tokens share one reading of the weights; 64 rows of 17408 float64 are 9 MB.
 const rowBlock = 64
 
-var linearExactKernel = define("linear exact", linearExactGo)
-
-func linearExact(p *Pool, out, x []float32, rows int, w *Matrix) {
-	linearExactKernel.run(p, out, x, rows, w)
-}
-
 func linearExactGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows == 1 {
 		gemvExact(p, out, x, w)
@@ -118,8 +112,6 @@ func linearExactGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	}
 }
 
-func dotExact(a, b []float32) float32 { return dotExactGo(a, b) }
-
 func dotExactGo(a, b []float32) float32 {
 	var s0, s1, m0, m1 float64
 	b = b[:len(a)]
@@ -154,7 +146,7 @@ func sumExact(x []float32) float32 {
 	return precision.SumTerms(len(x), func(i int) float64 { return float64(x[i]) }, 1)
 }
 
-func weightedRowsExact(out, w, v []float32, stride int) {
+func weightedRowsExactGo(out, w, v []float32, stride int) {
 	D := len(out)
 	buf := make([]float64, 2*D)
 	s, m := buf[:D], buf[D:]
@@ -177,7 +169,7 @@ func weightedRowsExact(out, w, v []float32, stride int) {
 	}
 }
 
-func invRMSExact(x []float32, eps float32) float32 {
+func invRMSExactGo(x []float32, eps float32) float32 {
 	var s float64
 	for _, v := range x {
 		s += float64(float32(v * v))
@@ -190,7 +182,7 @@ func invRMSExact(x []float32, eps float32) float32 {
 	return precision.RsqrtR32(m + eps)
 }
 
-func deltaStepExact(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
+func deltaStepExactGo(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
 	dv := len(v)
 	mem, mag := tmp[:dv], tmp[dv:2*dv]
 	clear(tmp[:2*dv])

@@ -11,8 +11,6 @@ import (
 // The fast arithmetic: float32 in any order, within |error| <= n u/(1-n u) sum|w*x|, u = 2^-24. Several chains a sum
 // keep the pipeline full and the error well below that.
 
-func dotFast(a, b []float32) float32 { return dotFastGo(a, b) }
-
 func dotFastGo(a, b []float32) float32 {
 	var s0, s1, s2, s3 float32
 	b = b[:len(a)]
@@ -118,12 +116,6 @@ func dotF32(x []float32, p []byte) float32 {
 	return (s0 + s1) + (s2 + s3)
 }
 
-var linearFastKernel = define("linear fast", linearFastGo)
-
-func linearFast(p *Pool, out, x []float32, rows int, w *Matrix) {
-	linearFastKernel.run(p, out, x, rows, w)
-}
-
 // linearFastGo: one token reads each row straight from its stored form; more tokens share a decoded row.
 func linearFastGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows == 1 && w.Round == precision.F32 {
@@ -172,7 +164,7 @@ func gemvFast(p *Pool, out, x []float32, w *Matrix) {
 			row := make([]float32, n)
 			for o := lo; o < hi; o++ {
 				w.Row(row, o)
-				out[o] = dotFast(row, x)
+				out[o] = dotFastGo(row, x)
 			}
 		}
 	})
@@ -234,7 +226,7 @@ func sumFast(x []float32) float32 {
 	return s0 + s1
 }
 
-func weightedRowsFast(out, w, v []float32, stride int) {
+func weightedRowsFastGo(out, w, v []float32, stride int) {
 	clear(out)
 	for j, a := range w {
 		row := v[j*stride:][:len(out)]
@@ -244,7 +236,7 @@ func weightedRowsFast(out, w, v []float32, stride int) {
 	}
 }
 
-func invRMSFast(x []float32, eps float32) float32 {
+func invRMSFastGo(x []float32, eps float32) float32 {
 	var s float64 // one reduction a row: float64 costs nothing here and keeps the row's scale right
 	for _, v := range x {
 		s += float64(v) * float64(v)
@@ -254,18 +246,18 @@ func invRMSFast(x []float32, eps float32) float32 {
 
 func rsqrtFast(x float32) float32 { return float32(1 / math.Sqrt(float64(x))) }
 
-func expFast(x float32) float32      { return float32(precision.Exp64(float64(x))) }
-func sigmoidFast(x float32) float32  { return float32(precision.Sigmoid64(float64(x))) }
-func siluFast(x float32) float32     { return float32(precision.SiLU64(float64(x))) }
+func exp1(x float32) float32         { return float32(precision.Exp64(float64(x))) }
+func sigmoid1(x float32) float32     { return float32(precision.Sigmoid64(float64(x))) }
+func silu1(x float32) float32        { return float32(precision.SiLU64(float64(x))) }
 func softplusFast(x float32) float32 { return float32(precision.Softplus64(float64(x))) }
 func softplus3Fast(x float32) float32 {
 	if x > 20 {
 		return x
 	}
-	return float32(precision.Log64(float64(1 + expFast(x))))
+	return float32(precision.Log64(float64(1 + exp1(x))))
 }
 
-func softmaxFast(x []float32) {
+func softmaxFastGo(x []float32) {
 	m := float32(math.Inf(-1))
 	for _, v := range x {
 		if v > m || v != v {
@@ -274,7 +266,7 @@ func softmaxFast(x []float32) {
 	}
 	var sum float32
 	for i, v := range x {
-		e := expFast(v - m)
+		e := exp1(v - m)
 		x[i] = e
 		sum += e
 	}
@@ -284,7 +276,7 @@ func softmaxFast(x []float32) {
 	}
 }
 
-func deltaStepFast(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
+func deltaStepFastGo(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
 	dv := len(v)
 	clear(out)
 	for d, kd := range k {

@@ -162,8 +162,14 @@ func (s *stripe) start(first int) {
 	}
 }
 
-// unpack writes columns j..j+n of the stripe's rows to w32.
+// unpack writes columns j..j+n of the stripe's rows to w32, and asks for the next ones, or the first of the next
+// stripe's: short pieces of rows far apart are what no prefetcher foresees.
 func (s *stripe) unpack(j, n int) {
+	stride := s.w.rowStride()
+	s.args.ahead = depth * stride / s.w.Cols
+	if j+n == s.w.Cols {
+		s.args.ahead = stripeRows*stride - j*stride/s.w.Cols
+	}
 	for r := range s.rows {
 		dst := s.w32[r*depth:][:n]
 		if s.decoded != nil {

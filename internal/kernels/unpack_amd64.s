@@ -5,155 +5,167 @@
 #include "textflag.h"
 
 // func unpackF32(a *byte)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·unpackF32(SB), NOSPLIT, $0-8
-	// unpackF32: a.dst[i] = w[i] for i < n, n a multiple of 16.
+	// unpackF32: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), BX
+	MOVQ 136(AX), AX
 
 loop:
-	CMPQ    DX, $0x10
-	JL      done
-	VMOVUPS (CX), Y0
-	VMOVUPS Y0, (AX)
-	VMOVUPS 32(CX), Y0
-	VMOVUPS Y0, 32(AX)
-	ADDQ    $0x00000040, AX
-	ADDQ    $0x00000040, CX
-	SUBQ    $0x10, DX
-	JMP     loop
+	CMPQ       DX, $0x10
+	JL         done
+	PREFETCHT0 (CX)(AX*1)
+	VMOVUPS    (CX), Y0
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    32(CX), Y0
+	VMOVUPS    Y0, 32(BX)
+	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000040, CX
+	SUBQ       $0x10, DX
+	JMP        loop
 
 done:
 	VZEROUPPER
 	RET
 
 // func unpackF16(a *byte)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, MMX+
 TEXT ·unpackF16(SB), NOSPLIT, $0-8
-	// unpackF16: a.dst[i] = w[i] for i < n, n a multiple of 16.
+	// unpackF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), BX
+	MOVQ 136(AX), AX
 
 loop:
-	CMPQ      DX, $0x10
-	JL        done
-	VCVTPH2PS (CX), Y0
-	VMOVUPS   Y0, (AX)
-	VCVTPH2PS 16(CX), Y0
-	VMOVUPS   Y0, 32(AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000020, CX
-	SUBQ      $0x10, DX
-	JMP       loop
+	CMPQ       DX, $0x10
+	JL         done
+	PREFETCHT0 (CX)(AX*1)
+	VCVTPH2PS  (CX), Y0
+	VMOVUPS    Y0, (BX)
+	VCVTPH2PS  16(CX), Y0
+	VMOVUPS    Y0, 32(BX)
+	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000020, CX
+	SUBQ       $0x10, DX
+	JMP        loop
 
 done:
 	VZEROUPPER
 	RET
 
 // func unpackBF16(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·unpackBF16(SB), NOSPLIT, $0-8
-	// unpackBF16: a.dst[i] = w[i] for i < n, n a multiple of 16.
+	// unpackBF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), BX
+	MOVQ 136(AX), AX
 
 loop:
-	CMPQ      DX, $0x10
-	JL        done
-	VPMOVZXWD (CX), Y0
-	VPSLLD    $0x10, Y0, Y0
-	VMOVUPS   Y0, (AX)
-	VPMOVZXWD 16(CX), Y0
-	VPSLLD    $0x10, Y0, Y0
-	VMOVUPS   Y0, 32(AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000020, CX
-	SUBQ      $0x10, DX
-	JMP       loop
+	CMPQ       DX, $0x10
+	JL         done
+	PREFETCHT0 (CX)(AX*1)
+	VPMOVZXWD  (CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VMOVUPS    Y0, (BX)
+	VPMOVZXWD  16(CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VMOVUPS    Y0, 32(BX)
+	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000020, CX
+	SUBQ       $0x10, DX
+	JMP        loop
 
 done:
 	VZEROUPPER
 	RET
 
 // func unpackF32R16(a *byte)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, MMX+
 TEXT ·unpackF32R16(SB), NOSPLIT, $0-8
-	// unpackF32R16: a.dst[i] = w[i] for i < n, n a multiple of 16.
+	// unpackF32R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), BX
+	MOVQ 136(AX), AX
 
 loop:
-	CMPQ      DX, $0x10
-	JL        done
-	VMOVUPS   (CX), Y0
-	VCVTPS2PH $0x00, Y0, X0
-	VCVTPH2PS X0, Y0
-	VMOVUPS   Y0, (AX)
-	VMOVUPS   32(CX), Y0
-	VCVTPS2PH $0x00, Y0, X0
-	VCVTPH2PS X0, Y0
-	VMOVUPS   Y0, 32(AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000040, CX
-	SUBQ      $0x10, DX
-	JMP       loop
+	CMPQ       DX, $0x10
+	JL         done
+	PREFETCHT0 (CX)(AX*1)
+	VMOVUPS    (CX), Y0
+	VCVTPS2PH  $0x00, Y0, X0
+	VCVTPH2PS  X0, Y0
+	VMOVUPS    Y0, (BX)
+	VMOVUPS    32(CX), Y0
+	VCVTPS2PH  $0x00, Y0, X0
+	VCVTPH2PS  X0, Y0
+	VMOVUPS    Y0, 32(BX)
+	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000040, CX
+	SUBQ       $0x10, DX
+	JMP        loop
 
 done:
 	VZEROUPPER
 	RET
 
 // func unpackBF16R16(a *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackBF16R16(SB), NOSPLIT, $0-8
-	// unpackBF16R16: a.dst[i] = w[i] for i < n, n a multiple of 16.
+	// unpackBF16R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), BX
+	MOVQ 136(AX), AX
 
 loop:
-	CMPQ      DX, $0x10
-	JL        done
-	VPMOVZXWD (CX), Y0
-	VPSLLD    $0x10, Y0, Y0
-	VCVTPS2PH $0x00, Y0, X0
-	VCVTPH2PS X0, Y0
-	VMOVUPS   Y0, (AX)
-	VPMOVZXWD 16(CX), Y0
-	VPSLLD    $0x10, Y0, Y0
-	VCVTPS2PH $0x00, Y0, X0
-	VCVTPH2PS X0, Y0
-	VMOVUPS   Y0, 32(AX)
-	ADDQ      $0x00000040, AX
-	ADDQ      $0x00000020, CX
-	SUBQ      $0x10, DX
-	JMP       loop
+	CMPQ       DX, $0x10
+	JL         done
+	PREFETCHT0 (CX)(AX*1)
+	VPMOVZXWD  (CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VCVTPS2PH  $0x00, Y0, X0
+	VCVTPH2PS  X0, Y0
+	VMOVUPS    Y0, (BX)
+	VPMOVZXWD  16(CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VCVTPS2PH  $0x00, Y0, X0
+	VCVTPH2PS  X0, Y0
+	VMOVUPS    Y0, 32(BX)
+	ADDQ       $0x00000040, BX
+	ADDQ       $0x00000020, CX
+	SUBQ       $0x10, DX
+	JMP        loop
 
 done:
 	VZEROUPPER
 	RET
 
 // func unpackI8(a *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackI8(SB), NOSPLIT, $0-8
-	// unpackI8: a.dst[i] = w[i] for i < n, n a multiple of 32.
+	// unpackI8: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), SI
+	MOVQ 136(AX), AX
 
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(AX*1)
 	VPBROADCASTW (BX), X0
 	VCVTPH2PS    X0, Y0
 	VPMOVSXBD    (CX), Y1
@@ -161,26 +173,26 @@ loop:
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y1, (SI)
 	VPMOVSXBD    8(CX), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y1, 32(SI)
 	VPMOVSXBD    16(CX), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 64(AX)
+	VMOVUPS      Y1, 64(SI)
 	VPMOVSXBD    24(CX), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 96(AX)
-	ADDQ         $0x00000080, AX
+	VMOVUPS      Y1, 96(SI)
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
@@ -191,18 +203,20 @@ done:
 	RET
 
 // func unpackI4(a *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·unpackI4(SB), NOSPLIT, $0-8
-	// unpackI4: a.dst[i] = w[i] for i < n, n a multiple of 32.
+	// unpackI4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), SI
+	MOVQ 136(AX), AX
 
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(AX*1)
 	VPBROADCASTW (BX), X0
 	VCVTPH2PS    X0, Y0
 	VMULPS       signedQ<>+0(SB), Y0, Y1
@@ -217,29 +231,29 @@ loop:
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y2, (SI)
 	VPBROADCASTD 4(CX), Y3
 	VPSRLVD      nibbleAt<>+0(SB), Y3, Y3
 	VPERMPS      Y1, Y3, Y2
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, 32(AX)
+	VMOVUPS      Y2, 32(SI)
 	VPBROADCASTD 8(CX), Y3
 	VPSRLVD      nibbleAt<>+0(SB), Y3, Y3
 	VPERMPS      Y1, Y3, Y2
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y2, 64(SI)
 	VPBROADCASTD 12(CX), Y2
 	VPSRLVD      nibbleAt<>+0(SB), Y2, Y2
 	VPERMPS      Y1, Y2, Y1
 	VPERMPS      Y0, Y2, Y0
 	VPSLLD       $0x1c, Y2, Y2
 	VBLENDVPS    Y2, Y0, Y1, Y1
-	VMOVUPS      Y1, 96(AX)
-	ADDQ         $0x00000080, AX
+	VMOVUPS      Y1, 96(SI)
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
@@ -278,19 +292,21 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func unpackU4(a *byte)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·unpackU4(SB), NOSPLIT, $0-8
-	// unpackU4: a.dst[i] = w[i] for i < n, n a multiple of 32.
+	// unpackU4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 16(AX), SI
-	MOVQ 120(AX), AX
+	MOVQ 120(AX), DI
+	MOVQ 136(AX), AX
 
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(AX*1)
 	VPBROADCASTW (BX), Y0
 	VPSLLD       $0x10, Y0, Y0
 	VPBROADCASTW (SI), Y1
@@ -325,29 +341,29 @@ loop:
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y0, (DI)
 	VPBROADCASTD 4(CX), Y1
 	VPSRLVD      nibbleAt<>+0(SB), Y1, Y1
 	VPERMPS      Y2, Y1, Y0
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 32(AX)
+	VMOVUPS      Y0, 32(DI)
 	VPBROADCASTD 8(CX), Y1
 	VPSRLVD      nibbleAt<>+0(SB), Y1, Y1
 	VPERMPS      Y2, Y1, Y0
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 64(AX)
+	VMOVUPS      Y0, 64(DI)
 	VPBROADCASTD 12(CX), Y0
 	VPSRLVD      nibbleAt<>+0(SB), Y0, Y0
 	VPERMPS      Y2, Y0, Y1
 	VPERMPS      Y3, Y0, Y2
 	VPSLLD       $0x1c, Y0, Y0
 	VBLENDVPS    Y0, Y2, Y1, Y1
-	VMOVUPS      Y1, 96(AX)
-	ADDQ         $0x00000080, AX
+	VMOVUPS      Y1, 96(DI)
+	ADDQ         $0x00000080, DI
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	ADDQ         $0x02, SI

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"sibyl/engine"
+	"sibyl/internal/kernels"
 	"sibyl/precision"
 )
 
@@ -40,37 +41,51 @@ func above(a, b engine.Candidate) int {
 	return cmp.Or(cmp.Compare(b.Logit, a.Logit), cmp.Compare(a.ID, b.ID))
 }
 
-// Largest gives the k first candidates in order, by insertion: k is small.
+// Largest gives the k first candidates in order, by insertion: k is small. Stretches of the vocabulary without one are
+// passed over by their maximum.
 func Largest(logits []float32, k int) []engine.Candidate {
 	k = min(k, len(logits))
 	top := make([]engine.Candidate, 0, k+1)
-	for i, v := range logits {
-		c := engine.Candidate{ID: int32(i), Logit: float64(v)}
-		if len(top) == k && above(top[k-1], c) < 0 {
-			continue
+	const stretch = 256
+	for lo := 0; lo < len(logits); lo += stretch {
+		part := logits[lo:min(lo+stretch, len(logits))]
+		if len(top) == k {
+			// A later id with the last one's logit stands behind it.
+			if m, nan := kernels.Max(part); !nan && float64(m) <= top[k-1].Logit {
+				continue
+			}
 		}
-		at, _ := slices.BinarySearchFunc(top, c, above)
-		top = slices.Insert(top, at, c)
-		top = top[:min(k, len(top))]
+		for i, v := range part {
+			c := engine.Candidate{ID: int32(lo + i), Logit: float64(v)}
+			if len(top) == k && above(top[k-1], c) < 0 {
+				continue
+			}
+			at, _ := slices.BinarySearchFunc(top, c, above)
+			top = slices.Insert(top, at, c)
+			top = top[:min(k, len(top))]
+		}
 	}
 	return top
 }
 
 // logSumExp is log(sum exp(logits)) in float64, in index order: the same bits on every machine.
 func logSumExp(logits []float32) float64 {
-	m := float32(math.Inf(-1))
-	for _, v := range logits {
-		if v != v {
-			return math.NaN()
-		}
-		m = max(m, v)
-	}
-	if math.IsInf(float64(m), 0) {
-		return float64(m)
+	top, nan := kernels.Max(logits)
+	switch m := float64(top); {
+	case nan:
+		return math.NaN()
+	case math.IsInf(m, 0):
+		return m
 	}
 	var s float64
-	for _, v := range logits {
-		s += precision.Exp64(float64(v) - float64(m))
+	e := make([]float64, min(len(logits), 1024))
+	for x := logits; len(x) > 0; {
+		n := min(len(x), len(e))
+		kernels.ExpDiff(e[:n], x[:n], float64(top))
+		for _, v := range e[:n] {
+			s += v
+		}
+		x = x[n:]
 	}
-	return float64(m) + precision.Log64(s)
+	return float64(top) + precision.Log64(s)
 }

@@ -17,12 +17,15 @@ import (
 	. "github.com/mmcloughlin/avo/operand"
 )
 
-// files says which kernels go into which file: NAME_amd64.s and stub_NAME_amd64.go.
+// files says which kernels go into which file: NAME_amd64.s, with stubs in stub_NAME_amd64.go.
 var files = map[string]func(){
 	"rows_fast":      func() { each(formats, rowsFast) },
 	"rows_exact":     exact,
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
+	"vector":         vectors,
+	"delta":          deltas,
+	"exp":            exps,
 	"unpack":         func() { each(formats, unpack) },
 }
 

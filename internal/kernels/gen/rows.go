@@ -14,7 +14,7 @@ const (
 	argW, argScale, argMin, argX      = 0, 8, 16, 24
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
-	argMost                           = 128
+	argMost, argAhead                 = 128, 136
 )
 
 func load64(a reg.Register, disp int) reg.GPVirtual {
@@ -79,6 +79,21 @@ func (k *walk) block(r int) []reg.VecVirtual {
 		m.Index, m.Scale = k.ss, uint8(r)
 	}
 	return k.f.block(s, m)
+}
+
+// prefetch asks for what lies ahead of the current round of row r, a line of 64 bytes at a time.
+func (k *walk) prefetch(r int, ahead reg.Register, step int) {
+	m := k.row(r)
+	if m.Index == nil {
+		m.Index, m.Scale = ahead, 1
+	} else {
+		p := GP64()
+		LEAQ(m, p)
+		m = Mem{Base: p, Index: ahead, Scale: 1}
+	}
+	for at := 0; at < max(64, step*k.f.bits/8); at += 64 {
+		PREFETCHT0(m.Offset(at))
+	}
 }
 
 // next moves on by a round of step elements.
@@ -244,13 +259,14 @@ func product(d reg.VecVirtual, xs []reg.VecVirtual, x reg.Register, disp, h int,
 // unpack writes n weights of one row as float32.
 func unpack(f format) {
 	TEXT("unpack"+f.name, NOSPLIT, "func(a *byte)")
-	describe(fmt.Sprintf("unpack%s: a.dst[i] = w[i] for i < n, n a multiple of %d.", f.name, f.step))
+	describe(fmt.Sprintf("unpack%s: a.dst[i] = w[i] for i < n, n a multiple of %d; the line a.ahead bytes on is asked for.", f.name, f.step))
 	a := Load(Param("a"), GP64())
 	k := newWalk(f, a, 1)
-	dst := load64(a, argDst)
+	dst, ahead := load64(a, argDst), load64(a, argAhead)
 	Label("loop")
 	CMPQ(k.n, U8(f.step))
 	JL(LabelRef("done"))
+	k.prefetch(0, ahead, f.step)
 	blk := k.block(0)
 	for i := range f.step / 8 {
 		y := YMM()

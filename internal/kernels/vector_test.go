@@ -1,0 +1,352 @@
+package kernels
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"sibyl/precision"
+)
+
+// vectorCase is guarded memory of n random numbers, one in special of them special.
+func vectorCase(t testing.TB, r *rand.Rand, n, special int) []float32 {
+	x := guarded[float32](t, n, r.IntN(2) == 0)
+	fill(r, x, special)
+	return x
+}
+
+// eachLength runs f for every length from least to 257 and a few more, plain and with infinities and NaN.
+func eachLength(least int, f func(r *rand.Rand, n, special int)) {
+	for _, special := range []int{0, 25} {
+		r := rand.New(rand.NewPCG(41, uint64(special)))
+		for n := least; n <= 257; n++ {
+			f(r, n, special)
+		}
+		for _, n := range []int{511, 512, 1000} {
+			f(r, n, special)
+		}
+	}
+}
+
+func TestDotVariants(t *testing.T) {
+	variants(t, dotExactKernel, func(t *testing.T, run dotFunc) {
+		eachLength(0, func(r *rand.Rand, n, special int) {
+			a, b := vectorCase(t, r, n, special), vectorCase(t, r, n, special)
+			if got, want := run(a, b), dotExactGo(a, b); !same(got, want) {
+				t.Fatalf("length %d: %x, want %x", n, got, want)
+			}
+		})
+	})
+	variants(t, dotFastKernel, func(t *testing.T, run dotFunc) {
+		var worst float64
+		eachLength(0, func(r *rand.Rand, n, special int) {
+			a, b := vectorCase(t, r, n, special), vectorCase(t, r, n, special)
+			_, abs := sumAbs(a, b)
+			if got, want := run(a, b), dotExactGo(a, b); !within(got, want, fastBound(n, abs), &worst) {
+				t.Fatalf("length %d: %x, want %x within %g", n, got, want, fastBound(n, abs))
+			}
+		})
+		t.Logf("worst seen: %.2f of the bound", worst)
+	})
+}
+
+func sumAbs(a, b []float32) (s, abs float64) {
+	for i := range a {
+		p := float64(a[i]) * float64(b[i])
+		s, abs = s+p, abs+math.Abs(p)
+	}
+	return s, abs
+}
+
+func TestInvRMSVariants(t *testing.T) {
+	variants(t, rmsExactKernel, func(t *testing.T, run rmsFunc) {
+		eachLength(1, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special)
+			if got, want := run(x, 1e-6), invRMSExactGo(x, 1e-6); !same(got, want) {
+				t.Fatalf("length %d: %x, want %x", n, got, want)
+			}
+		})
+	})
+	variants(t, rmsFastKernel, func(t *testing.T, run rmsFunc) {
+		var worst float64
+		eachLength(1, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special)
+			// The sum is float64's; the mean, the sum with eps and the root each round once, squares in the exact form too, and
+			// the root halves what lies under it: 2u + 1u each, u = 2^-24.
+			want := invRMSExactGo(x, 1e-6)
+			if got := run(x, 1e-6); !within(got, want, 4*0x1p-24*float64(want), &worst) {
+				t.Fatalf("length %d: %x, want %x", n, got, want)
+			}
+		})
+		t.Logf("worst seen: %.2f of the bound", worst)
+	})
+}
+
+// TestWeightedRowsVariants: every width, with rows that lie apart as the heads of a cache do.
+func TestWeightedRowsVariants(t *testing.T) {
+	each := func(t *testing.T, run columnsFunc, check func(n, width int, got, want []float32, abs []float64)) {
+		eachLength(1, func(r *rand.Rand, width, special int) {
+			n := []int{0, 1, 2, 3, 9, 33}[width%6]
+			stride := width + width%3*5
+			w, v := vectorCase(t, r, n, special), vectorCase(t, r, max(0, (n-1)*stride+width), special)
+			if n == 0 {
+				v = nil
+			}
+			out, want, abs := vectorCase(t, r, width, 0), make([]float32, width), make([]float64, width)
+			run(out, w, v, stride)
+			weightedRowsExactGo(want, w, v, stride)
+			for j, a := range w {
+				for d := range width {
+					abs[d] += math.Abs(float64(a) * float64(v[j*stride+d]))
+				}
+			}
+			check(n, width, out, want, abs)
+		})
+	}
+	variants(t, columnsExactKernel, func(t *testing.T, run columnsFunc) {
+		each(t, run, func(n, width int, got, want []float32, _ []float64) {
+			for d := range got {
+				if !same(got[d], want[d]) {
+					t.Fatalf("%d rows of %d: [%d] = %x, want %x", n, width, d, got[d], want[d])
+				}
+			}
+		})
+	})
+	variants(t, columnsFastKernel, func(t *testing.T, run columnsFunc) {
+		var worst float64
+		each(t, run, func(n, width int, got, want []float32, abs []float64) {
+			for d := range got {
+				if !within(got[d], want[d], fastBound(n, abs[d]), &worst) {
+					t.Fatalf("%d rows of %d: [%d] = %x, want %x within %g", n, width, d, got[d], want[d], fastBound(n, abs[d]))
+				}
+			}
+		})
+		t.Logf("worst seen: %.2f of the bound", worst)
+	})
+}
+
+// TestMapVariants: exp, sigmoid and silu of every length, in place and not, and of every bf16 value; both arithmetics are
+// held to the exact definition, fast to the one unit in the last place that float64 without a second look may miss.
+func TestMapVariants(t *testing.T) {
+	all := make([]float32, 1<<16)
+	for i := range all {
+		all[i] = precision.BF16ToF32(uint16(i))
+	}
+	for _, k := range []struct {
+		exact, fast *kernel[mapFunc]
+		one         func(float32) float32
+	}{
+		{expExactKernel, expFastKernel, precision.ExpR32},
+		{sigmoidExactKernel, sigmoidFastKernel, precision.SigmoidR32},
+		{siluExactKernel, siluFastKernel, precision.SiLUR32},
+	} {
+		check := func(units int) func(t *testing.T, run mapFunc) {
+			return func(t *testing.T, run mapFunc) {
+				compare := func(x []float32, inPlace bool) {
+					dst, want := guarded[float32](t, len(x), true), make([]float32, len(x))
+					each(k.one)(want, x)
+					in := x
+					if inPlace {
+						copy(dst, x)
+						in = dst
+					}
+					run(dst, in)
+					for i := range dst {
+						if !same(dst[i], want[i]) && unitsApart(dst[i], want[i]) > units {
+							t.Fatalf("length %d: of %x: %x, want %x", len(x), x[i], dst[i], want[i])
+						}
+					}
+				}
+				compare(all, false)
+				eachLength(0, func(r *rand.Rand, n, special int) {
+					x := vectorCase(t, r, n, special)
+					for i := range x {
+						x[i] *= float32(math.Exp(r.NormFloat64() * 3))
+					}
+					compare(x, n%2 == 0)
+				})
+			}
+		}
+		variants(t, k.exact, check(0))
+		variants(t, k.fast, check(1))
+	}
+}
+
+// unitsApart counts the float32 between two finite numbers.
+func unitsApart(a, b float32) int {
+	order := func(x float32) int {
+		u := math.Float32bits(x)
+		if u>>31 == 1 {
+			return -int(u & 0x7fffffff)
+		}
+		return int(u)
+	}
+	if a != a || b != b {
+		return math.MaxInt
+	}
+	return max(order(a)-order(b), order(b)-order(a))
+}
+
+func TestSoftmaxVariants(t *testing.T) {
+	variants(t, softmaxExactKernel, func(t *testing.T, run func([]float32)) {
+		eachLength(0, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special*8)
+			want := slices.Clone(x)
+			precision.SoftmaxR32(want)
+			run(x)
+			for i := range x {
+				if !same(x[i], want[i]) {
+					t.Fatalf("length %d: [%d] = %x, want %x", n, i, x[i], want[i])
+				}
+			}
+		})
+	})
+	variants(t, softmaxFastKernel, func(t *testing.T, run func([]float32)) {
+		var worst float64
+		eachLength(0, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special*8)
+			want, clone := slices.Clone(x), append(slices.Clone(x), 0)
+			top := slices.Max(clone)
+			precision.SoftmaxR32(want)
+			run(x)
+			for i := range x {
+				// A sum of n positive numbers in any order, each rounded; exp, the reciprocal, the product; and the difference d
+				// from the largest, whose rounding by |d| 2^-24 moves e^d by as much of itself, in this term and in the sum.
+				d := float64(top) - float64(slices.Min(clone))
+				if bound := 1.01*(float64(n+5)+2*d)*0x1p-24*float64(want[i]) + 0x1p-149; !within(x[i], want[i], bound, &worst) {
+					t.Fatalf("length %d: [%d] = %x, want %x within %g", n, i, x[i], want[i], bound)
+				}
+			}
+		})
+		t.Logf("worst seen: %.2f of the bound", worst)
+	})
+}
+
+// TestExpDiffVariants: float64's bits, over the whole range and around the assembly's limit.
+func TestExpDiffVariants(t *testing.T) {
+	variants(t, expDiffKernel, func(t *testing.T, run func([]float64, []float32, float64)) {
+		eachLength(0, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special)
+			for i := range x {
+				x[i] *= float32(math.Exp(r.NormFloat64() * 3))
+			}
+			m := []float64{0, 3.5, 690, float64(float32(1e-30))}[n%4]
+			dst, want := guarded[float64](t, n, true), make([]float64, n)
+			run(dst, x, m)
+			expDiffGo(want, x, m)
+			for i := range dst {
+				if math.Float64bits(dst[i]) != math.Float64bits(want[i]) && (dst[i] == dst[i] || want[i] == want[i]) {
+					t.Fatalf("length %d: e^(%x - %x) = %x, want %x", n, x[i], m, dst[i], want[i])
+				}
+			}
+		})
+	})
+}
+
+func TestMaxVariants(t *testing.T) {
+	variants(t, maxKernel, func(t *testing.T, run func([]float32) (float32, bool)) {
+		eachLength(1, func(r *rand.Rand, n, special int) {
+			x := vectorCase(t, r, n, special*20)
+			top, nan := run(x)
+			want, bad := maxGo(x)
+			if nan != bad || !nan && top != want {
+				t.Fatalf("length %d: %x, %v, want %x, %v", n, top, nan, want, bad)
+			}
+			if !nan && !slices.Contains(x, top) {
+				t.Fatalf("length %d: %x is none of them", n, top)
+			}
+		})
+	})
+}
+
+// deltaCase is one step and its result by the definition.
+type deltaCase struct {
+	S, q, k, v  []float32
+	decay, beta float32
+	wantS, want []float32
+}
+
+func deltaCases(t *testing.T, special int) []*deltaCase {
+	r := rand.New(rand.NewPCG(51, uint64(special)))
+	var out []*deltaCase
+	for dv := 1; dv <= 140; dv++ {
+		dk := []int{1, 2, 3, 8, 24, 128}[dv%6]
+		c := &deltaCase{S: vectorCase(t, r, dk*dv, special*20), q: vectorCase(t, r, dk, special), k: vectorCase(t, r, dk, special),
+			v: vectorCase(t, r, dv, special), decay: r.Float32(), beta: r.Float32(), want: make([]float32, dv)}
+		c.wantS = slices.Clone(c.S)
+		deltaStepExactGo(c.wantS, c.q, c.k, c.v, c.want, c.decay, c.beta, make([]float64, 2*dv))
+		out = append(out, c)
+	}
+	return out
+}
+
+func TestDeltaStepVariants(t *testing.T) {
+	for _, special := range []int{0, 25} {
+		cases := deltaCases(t, special)
+		variants(t, deltaExactKernel, func(t *testing.T, run deltaFunc) {
+			for _, c := range cases {
+				S, out := guarded[float32](t, len(c.S), true), guarded[float32](t, len(c.v), true)
+				copy(S, c.S)
+				run(S, c.q, c.k, c.v, out, c.decay, c.beta, make([]float64, 2*len(c.v)))
+				for i := range S {
+					if !same(S[i], c.wantS[i]) {
+						t.Fatalf("dk %d, dv %d: S[%d] = %x, want %x", len(c.k), len(c.v), i, S[i], c.wantS[i])
+					}
+				}
+				for i := range out {
+					if !same(out[i], c.want[i]) {
+						t.Fatalf("dk %d, dv %d: out[%d] = %x, want %x", len(c.k), len(c.v), i, out[i], c.want[i])
+					}
+				}
+			}
+		})
+	}
+	cases := deltaCases(t, 0)
+	variants(t, deltaFastKernel, func(t *testing.T, run deltaFunc) {
+		var worst float64
+		for _, c := range cases {
+			S, out := guarded[float32](t, len(c.S), true), guarded[float32](t, len(c.v), true)
+			copy(S, c.S)
+			run(S, c.q, c.k, c.v, out, c.decay, c.beta, make([]float64, 2*len(c.v)))
+			boundS, bound := c.bounds()
+			for i := range S {
+				if !within(S[i], c.wantS[i], boundS[i], &worst) {
+					t.Fatalf("dk %d, dv %d: S[%d] = %x, want %x within %g", len(c.k), len(c.v), i, S[i], c.wantS[i], boundS[i])
+				}
+			}
+			for i := range out {
+				if !within(out[i], c.want[i], bound[i], &worst) {
+					t.Fatalf("dk %d, dv %d: out[%d] = %x, want %x within %g", len(c.k), len(c.v), i, out[i], c.want[i], bound[i])
+				}
+			}
+		}
+		t.Logf("worst seen: %.2f of the bound", worst)
+	})
+}
+
+// bounds are what a step in float32, fused or not, in any order, may differ by from the exact one, both of which round,
+// u = 2^-24: mem by (dk+3) u sum|decay S k| (Higham 3.1), delta by that and two roundings, S by its own three and |k| times
+// delta's error, out by (dk+2) u sum|S q| and what S differs by. 2.02 stands for both sides' roundings and higher powers of u.
+func (c *deltaCase) bounds() (boundS, bound []float64) {
+	const u = 2.02 * 0x1p-24
+	dk, dv := len(c.k), len(c.v)
+	boundS, bound = make([]float64, dk*dv), make([]float64, dv)
+	for e := range dv {
+		var mem, abs float64
+		for d, k := range c.k {
+			p := float64(c.decay) * float64(c.S[d*dv+e]) * float64(k)
+			mem, abs = mem+p, abs+math.Abs(p)
+		}
+		delta := math.Abs(float64(c.beta) * (float64(c.v[e]) - mem))
+		off := float64(c.beta)*float64(dk+3)*u*abs + 3*u*delta + float64(dk)*0x1p-149
+		for d, k := range c.k {
+			kept, added := math.Abs(float64(c.decay)*float64(c.S[d*dv+e])), math.Abs(float64(k))
+			s := 2*u*(kept+added*delta) + added*off + 0x1p-147
+			boundS[d*dv+e] = s
+			bound[e] += math.Abs(float64(c.q[d])) * (float64(dk+2)*u*math.Abs(float64(c.wantS[d*dv+e])) + s)
+		}
+		bound[e] += float64(dk) * 0x1p-147
+	}
+	return boundS, bound
+}
