@@ -32,8 +32,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// loop runs f b.N times and reports bytes and flops a second as shares of the machine's.
-func loop(b *testing.B, threads int, bytes, flops float64, f func(i int)) {
+// timed runs f b.N times and reports bytes and flops a second as shares of the machine's.
+func timed(b *testing.B, threads int, bytes, flops float64, f func(i int)) {
 	lim := limits()[threads]
 	f(0)
 	start, i := cpuTime(), 0
@@ -109,7 +109,7 @@ func BenchmarkGEMV(b *testing.B) {
 				for _, a := range []*Arith{Fast, Exact} {
 					b.Run(fmt.Sprintf("%v/%dx%d/t%d/%s", f, s[0], s[1], threads, a.Name), func(b *testing.B) {
 						p := NewPool(threads)
-						loop(b, threads, float64(ms[0].Bytes()), 0, func(i int) { a.Linear(p, out, x, 1, ms[i%len(ms)]) })
+						timed(b, threads, float64(ms[0].Bytes()), 0, func(i int) { a.Linear(p, out, x, 1, ms[i%len(ms)]) })
 					})
 				}
 			}
@@ -128,7 +128,7 @@ func BenchmarkGEMM(b *testing.B) {
 				for _, a := range []*Arith{Fast, Exact} {
 					b.Run(fmt.Sprintf("%v/%dx%d/t%d/%s", f, s[0], s[1], threads, a.Name), func(b *testing.B) {
 						p := NewPool(threads)
-						loop(b, threads, 0, 2*tokens*float64(s[0]*s[1]), func(int) { a.Linear(p, out, x, tokens, m) })
+						timed(b, threads, 0, 2*tokens*float64(s[0]*s[1]), func(int) { a.Linear(p, out, x, tokens, m) })
 					})
 				}
 			}

@@ -2,8 +2,10 @@ package kernels
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Pool runs loops on up to Threads goroutines. The zero value runs on one.
@@ -20,34 +22,133 @@ func NewPool(threads int) *Pool {
 // Threads is how many goroutines a loop may use.
 func (p *Pool) Threads() int { return max(1, p.threads) }
 
-// minWork is the number of multiply-adds below which a second goroutine costs more than it saves (a wake-up is
-// some 5 us, portable Go does about 2 multiply-adds a nanosecond).
-const minWork = 1 << 15
+// minWork is the number of multiply-adds below which a second goroutine costs more than it saves (portable Go does about
+// two a nanosecond, a worker that still spins takes a loop up in less than one microsecond, one that sleeps in five).
+const minWork = 1 << 13
 
 // For calls f on ranges that cover 0..n once. work is the multiply-adds of one index: short loops stay on the
-// caller. Which goroutine takes which range changes nothing: no result depends on another index.
+// caller. Which goroutine takes which range changes nothing: no result depends on another index. A panic of f, a fault in
+// memory that a file no longer backs among them, is the caller's, wherever it happened.
 func (p *Pool) For(n, work int, f func(lo, hi int)) {
 	threads := min(p.Threads(), n)
 	if threads <= 1 || n*work < minWork {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 		f(0, n)
 		return
 	}
 	// Four ranges a thread even out a busy machine.
-	step := max(1, (n+4*threads-1)/(4*threads))
-	var next atomic.Int64
-	run := func() {
-		for {
-			lo := int(next.Add(int64(step))) - step
-			if lo >= n {
-				return
-			}
-			f(lo, min(n, lo+step))
+	l := &loop{f: f, n: n, step: max(1, (n+4*threads-1)/(4*threads)), idle: make(chan struct{}, 1)}
+	crew.offer(l, threads-1)
+	l.run()
+	l.finish()
+}
+
+// loop is one call of For: ranges are handed out by next until there are none.
+type loop struct {
+	f       func(lo, hi int)
+	n, step int
+	next    atomic.Int64
+	helpers atomic.Int64 // those inside run, and closed once the caller takes no more
+	idle    chan struct{}
+	failed  atomic.Pointer[any] // the first panic
+}
+
+const closed = 1 << 32
+
+// run takes ranges until there are none. It ends in no panic: the caller meets it in finish.
+func (l *loop) run() {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if e := recover(); e != nil {
+			l.failed.CompareAndSwap(nil, &e)
+			l.next.Store(int64(l.n)) // the others stop at their next range
+		}
+	}()
+	for {
+		lo := int(l.next.Add(int64(l.step))) - l.step
+		if lo >= l.n {
+			return
+		}
+		l.f(lo, min(l.n, lo+l.step))
+	}
+}
+
+// help is run for a worker, unless the caller is done. Whoever leaves last, late comers included, wakes the caller.
+func (l *loop) help() {
+	if l.helpers.Add(1) < closed {
+		l.run()
+	}
+	if l.helpers.Add(-1) == closed {
+		select {
+		case l.idle <- struct{}{}:
+		default:
 		}
 	}
-	var wg sync.WaitGroup
-	for range threads - 1 {
-		wg.Go(run)
+}
+
+// finish waits for the workers inside, each of which has at most a range to go, and passes their panic on.
+func (l *loop) finish() {
+	if l.helpers.Add(closed) != closed {
+		spin(func() bool { return l.helpers.Load() == closed })
+		for l.helpers.Load() != closed {
+			<-l.idle
+		}
 	}
-	run()
-	wg.Wait()
+	if e := l.failed.Load(); e != nil {
+		panic(*e)
+	}
+}
+
+// spinTime is how long a worker looks for the next loop, and a caller for the last range, before it sleeps: about as long
+// as the work between two loops of a decoder takes. Beside a busy neighbour it is lost; much more would be felt.
+const spinTime = 20 * time.Microsecond
+
+// spin waits for ok for spinTime and gives what it is then. It lets other goroutines run.
+func spin(ok func() bool) bool {
+	if runtime.GOMAXPROCS(0) == 1 {
+		return ok()
+	}
+	for start := time.Now(); ; runtime.Gosched() {
+		for range 64 {
+			if ok() {
+				return true
+			}
+		}
+		if time.Since(start) > spinTime {
+			return ok()
+		}
+	}
+}
+
+// crew is the process's workers, shared by all pools: as many as any of them asked for at once. They never end.
+var crew = workers{queue: make(chan *loop, 1024)}
+
+type workers struct {
+	queue chan *loop
+	mu    sync.Mutex
+	count int
+}
+
+// offer asks so many workers to take part in l. A full queue means that all are busy: then they are not missed.
+func (w *workers) offer(l *loop, helpers int) {
+	w.mu.Lock()
+	for ; w.count < helpers; w.count++ {
+		go w.work()
+	}
+	w.mu.Unlock()
+	for range helpers {
+		select {
+		case w.queue <- l:
+		default:
+			return
+		}
+	}
+}
+
+func (w *workers) work() {
+	waiting := func() bool { return len(w.queue) > 0 }
+	for {
+		spin(waiting)
+		(<-w.queue).help()
+	}
 }
