@@ -30,3 +30,14 @@ func CPU(t testing.TB) gpu.Device {
 	t.Cleanup(func() { d.Close() })
 	return d
 }
+
+// Device gives another CPU device where CPU gave one.
+func Device(t testing.TB) gpu.Device {
+	t.Helper()
+	d, err := gpu.CPU(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
