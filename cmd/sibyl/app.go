@@ -29,6 +29,7 @@ type verbs struct {
 	Tokenize   Tokenize   `cmd:"" help:"Text to token ids, and back."`
 	Quantize   Quantize   `cmd:"" help:"Write a checkpoint whose weights a scheme has quantized."`
 	Bench      Bench      `cmd:"" help:"How fast is it, as a share of what this machine can do?"`
+	Ops        Ops        `cmd:"" help:"Hold every Metal kernel to float64, on a GPU or on the CPU that runs the same source."`
 	Patch      Patch      `cmd:"" help:"Write a copy of a bundle with some of its constants changed (experimental)."`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
 	Contracts  Contracts  `cmd:"" help:"What is rounded where: every contract side by side."`

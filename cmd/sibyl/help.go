@@ -68,7 +68,7 @@ func buildCommit() string {
 func helpText(v *kong.Value) string { return v.Help }
 
 // laterVerbs are in the design and not in this build: typing one is not a spelling mistake.
-var laterVerbs = []string{"bisect", "sweep", "doctor", "report", "serve", "ops", "patch"}
+var laterVerbs = []string{"bisect", "sweep", "doctor", "report", "serve", "patch"}
 
 // usage makes kong's error one of ours: what was typed, the near words, and which help to ask for.
 func (a *App) usage(args []string, err error) error {

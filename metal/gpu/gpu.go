@@ -28,14 +28,14 @@ type Device interface {
 
 // Info describes a device.
 type Info struct {
-	Name            string // "Apple M3 Max", "CPU (clang 19.1.7, AVX2)"
-	Kind            string // "gpu" or "cpu"
-	MaxThreads      int    // of a threadgroup
-	MaxThreadgroup  int    // bytes of threadgroup memory
-	WorkingSet      int64  // bytes that buffers may take together; 0: not limited
-	Orders          int    // how many orders of threads the device can run (the CPU: 3)
-	SourceSHA256    string // of what was compiled last
-	CompilerVersion string
+	Name            string `json:"name"`                        // "Apple M3 Max", "CPU"
+	Kind            string `json:"kind"`                        // "gpu" or "cpu"
+	MaxThreads      int    `json:"max_threads"`                 // of a threadgroup
+	MaxThreadgroup  int    `json:"max_threadgroup_bytes"`       // threadgroup memory
+	WorkingSet      int64  `json:"working_set_bytes,omitempty"` // what buffers may take together; 0: not limited
+	Orders          int    `json:"orders"`                      // how many orders of threads the device can run (the CPU: 3)
+	SourceSHA256    string `json:"source_sha256"`               // of what was compiled last
+	CompilerVersion string `json:"compiler"`
 }
 
 // Library is compiled source.
