@@ -226,6 +226,24 @@ func (w *walker) residual(x *aicode.Value, norm *aicode.Op) (use, bool) {
 	return use{}, false
 }
 
+// sumOf is the sum that reads a linear of one of the roles, where the residual stream is in none: a fault of the
+// export, after which the walk can go on.
+func (w *walker) sumOf(roles ...config.Role) (use, bool) {
+	for _, role := range roles {
+		u := w.r.Find(role, w.layer, "")
+		if u == nil || result(u.Consumer) == nil {
+			continue
+		}
+		for _, s := range w.uses(result(u.Consumer)) {
+			if w.kind(s.op) == "add" && s.other() != nil && result(s.op) != nil {
+				w.problem(s.op, "a sum that leaves the residual stream out", "the stream plus what the layer makes of it")
+				return use{s.op, 1 - min(s.operand, 1)}, true
+			}
+		}
+	}
+	return use{}, false
+}
+
 // isFinal says whether a norm is the last: its result meets one matrix, whose result is the function's.
 func (w *walker) isFinal(norm *aicode.Op) bool {
 	lin := w.linears(result(norm))
@@ -253,6 +271,9 @@ func (w *walker) oneLayer(x *aicode.Value, norm *aicode.Op) *aicode.Value {
 	f.Kind = w.mixer(result(norm))
 	sum, ok := w.residual(x, norm)
 	if !ok {
+		sum, ok = w.sumOf(config.OutProj, config.OProj)
+	}
+	if !ok {
 		return nil // a function without a head drops what nothing reads
 	}
 	f.Mixer, f.AfterMixer = sum.other(), result(sum.op)
@@ -265,7 +286,9 @@ func (w *walker) oneLayer(x *aicode.Value, norm *aicode.Op) *aicode.Value {
 	f.PostNorm = result(post)
 	w.feedForward(f.PostNorm)
 	if sum, ok = w.residual(f.AfterMixer, post); !ok {
-		return nil
+		if sum, ok = w.sumOf(config.DownProj); !ok {
+			return nil
+		}
 	}
 	f.MLP, f.Out = sum.other(), result(sum.op)
 	return f.Out

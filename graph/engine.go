@@ -9,7 +9,6 @@ import (
 
 	"sibyl/bundle"
 	"sibyl/bundle/aicode"
-	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
@@ -89,11 +88,7 @@ func New(p *aicode.Program, spec engine.Spec) (*Engine, error) {
 	}
 	e := &Engine{m: m, main: m.public["main"], prefill: m.public["prefill"], profile: profile, close: func() error { return nil }}
 	roles := bundle.RecoverRoles(p, e.main.g, profile)
-	var kinds []config.LayerKind
-	for _, l := range roles.Layers {
-		kinds = append(kinds, l.Kind)
-	}
-	if e.layout, err = newLayout(e.main.g, states, kinds); err != nil {
+	if e.layout, err = newLayout(p, e.main.g, states); err != nil {
 		return nil, err
 	}
 	e.describe(spec, contract)

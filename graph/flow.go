@@ -30,12 +30,33 @@ func (f *flow) kind(op *aicode.Op) string {
 // reorders lists operations that give their first operand's elements in another order, shape, type or number.
 var reorders = []string{"reshape", "cast", "transpose", "expand_dims", "shrink_dims", "broadcast_in_dims", "broadcast_to"}
 
-// source goes from v back through reorders.
-func (f *flow) source(v *aicode.Value) *aicode.Value {
-	for v != nil && v.Def != nil && slices.Contains(reorders, f.kind(v.Def)) && len(v.Def.Operands) > 0 {
+// source goes from v back through reorders, casts only if asked for.
+func (f *flow) source(v *aicode.Value, casts bool) *aicode.Value {
+	for v != nil && v.Def != nil && len(v.Def.Operands) > 0 {
+		if k := f.kind(v.Def); !slices.Contains(reorders, k) || k == "cast" && !casts {
+			break
+		}
 		v = v.Def.Operands[0]
 	}
 	return v
+}
+
+// first is the first operation that reads v in more than another order or shape.
+func (f *flow) first(v *aicode.Value) *aicode.Op {
+	if v == nil {
+		return nil
+	}
+	for _, op := range v.Users {
+		k := f.kind(op)
+		if k != "cast" && slices.Contains(reorders, k) {
+			if next := f.first(result(op)); next != nil {
+				return next
+			}
+			continue
+		}
+		return op
+	}
+	return nil
 }
 
 // next finds the first operation of one of the kinds that v reaches through operations of the kinds in through (and
@@ -94,4 +115,19 @@ func operand(op *aicode.Op, i int) *aicode.Value {
 		return nil
 	}
 	return op.Operands[i]
+}
+
+// updates is the name of the state of which a slice_update changes a part, "" for every other operation.
+func (f *flow) updates(op *aicode.Op) string {
+	if f.kind(op) != "slice_update" {
+		return ""
+	}
+	if r := operand(op, 0); r != nil && r.Def != nil && f.kind(r.Def) == "read_handle" {
+		for i, a := range f.g.Body.Args {
+			if a == operand(r.Def, 0) {
+				return f.g.Inputs[i].State
+			}
+		}
+	}
+	return ""
 }

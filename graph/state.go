@@ -6,7 +6,6 @@ import (
 
 	"sibyl/bundle"
 	"sibyl/bundle/aicode"
-	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/trace"
@@ -29,9 +28,9 @@ type arg struct {
 	typ  *aicode.Type
 }
 
-// newLayout finds the states. kinds are the layers' mixers; nil where the graph's layers were not recognised, and then the
-// states have no layer names.
-func newLayout(g *aicode.Graph, s *bundle.States, kinds []config.LayerKind) (*layout, error) {
+// newLayout finds the states, and from the order in which main writes their rows which layer each belongs to. Where that is
+// not told the states have no layer names.
+func newLayout(p *aicode.Program, g *aicode.Graph, s *bundle.States) (*layout, error) {
 	l := &layout{}
 	for i, a := range g.Inputs {
 		if a.Type.Kind == aicode.Handle {
@@ -58,11 +57,13 @@ func newLayout(g *aicode.Graph, s *bundle.States, kinds []config.LayerKind) (*la
 			return nil, &inputerr.Error{File: g.Name, Field: "state " + a.name, Found: a.typ.String(), Want: fmt.Sprintf("at most %d elements", maxElements)}
 		}
 	}
-	for i, k := range kinds {
-		if k == config.FullAttention {
-			l.full = append(l.full, i)
-		} else {
-			l.linear = append(l.linear, i)
+	f := &flow{p, g}
+	for _, op := range g.Body.Ops { // every layer writes one row of its own kind
+		switch f.updates(op) {
+		case l.key.name:
+			l.full = append(l.full, len(l.full)+len(l.linear))
+		case l.recurrent.name:
+			l.linear = append(l.linear, len(l.full)+len(l.linear))
 		}
 	}
 	if int64(len(l.full)) != l.key.typ.Dims[0] || int64(len(l.linear)) != l.recurrent.typ.Dims[0] || l.conv.typ.Dims[0] != l.recurrent.typ.Dims[0] {

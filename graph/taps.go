@@ -117,45 +117,89 @@ func ints(v *aicode.Value) []int64 {
 	return x
 }
 
-func (f *finder) deltaNet(l *bundle.LayerFlow) {
-	qkv := f.linear(config.InProjQKV)
-	f.add(trace.GDNInProjQKV, whole(qkv)...)
-	f.add(trace.GDNInProjZ, whole(f.linear(config.InProjZ))...)
-	b := f.linear(config.InProjB)
-	f.add(trace.GDNInProjB, whole(b)...)
-	f.add(trace.GDNInProjA, whole(f.linear(config.InProjA))...)
+// products are what a norm's result n is multiplied with weights to give, up to the value to: a fused product's slices.
+func (f *finder) products(n, to *aicode.Value) []*aicode.Value {
+	var out []*aicode.Value
+	for _, op := range f.between(n, to, "batch_matmul") {
+		if f.source(operand(op, 0), true) != n {
+			continue
+		}
+		v := result(op)
+		cut := false
+		for _, u := range v.Users {
+			if f.kind(u) == "slice" {
+				out, cut = append(out, result(u)), true
+			}
+		}
+		if !cut {
+			out = append(out, v)
+		}
+	}
+	return out
+}
 
-	silu := f.next(qkv, []string{"silu"}, "concat", "conv2d", "slice", "mul", "add")
-	f.add(trace.GDNConvPreSilu, whole(operand(silu, 0))...)
-	f.add(trace.GDNConvOut, whole(result(silu))...)
-	split := f.next(result(silu), []string{"split"})
-	f.recurrence(l, split)
+// gdnParts tells the four projections apart by what an export fault leaves alone: qkv is joined with the conv's history, z
+// is as wide as the values, and of the two of one number a head a goes through softplus.
+func (f *finder) gdnParts(l *bundle.LayerFlow) (qkv, z, b, a *aicode.Value) {
+	states := f.recurrentDims()
+	if states == nil {
+		return
+	}
+	for _, v := range f.products(l.InputNorm, l.AfterMixer) {
+		width := v.Type.Dims[len(v.Type.Dims)-1]
+		switch {
+		case f.next(v, []string{"concat"}) != nil && width != states[2]:
+			qkv = v
+		case width == states[2]*states[4]:
+			z = v
+		case f.next(v, []string{"log"}, "add", "exp") != nil:
+			a = v
+		default:
+			b = v
+		}
+	}
+	return qkv, z, b, a
+}
+
+func (f *finder) deltaNet(l *bundle.LayerFlow) {
+	qkv, z, b, a := f.gdnParts(l)
+	f.add(trace.GDNInProjQKV, whole(qkv)...)
+	f.add(trace.GDNInProjZ, whole(z)...)
+	f.add(trace.GDNInProjB, whole(b)...)
+	f.add(trace.GDNInProjA, whole(a)...)
+
+	split := f.next(qkv, []string{"split"}, "concat", "conv2d", "slice", "mul", "add", "silu", "sigmoid")
+	if out := f.source(operand(split, 0), false); out != nil {
+		f.add(trace.GDNConvPreSilu, whole(operand(out.Def, 0))...)
+		f.add(trace.GDNConvOut, whole(out)...)
+	}
+	f.recurrence(l, split, a)
 	if split != nil && len(split.Results) == 3 {
 		f.add(trace.GDNV, whole(split.Results[2])...)
 	}
-	f.add(trace.GDNBeta, whole(result(f.next(b, []string{"sigmoid"})))...)
+	f.add(trace.GDNBeta, whole(result(f.first(b)))...)
 	// Of the mixer's calls, only the gated norm is an rms_norm, and its operand is what the delta rule gives.
 	if norms := f.between(l.InputNorm, l.AfterMixer, "rms_norm"); len(norms) == 1 {
 		f.add(trace.GDNCoreOut, whole(operand(norms[0], 0))...)
 	}
-	f.lastLinear(l, config.OutProj, trace.GDNGatedNorm, trace.GDNOutProj)
+	f.lastLinear(l, trace.GDNGatedNorm, trace.GDNOutProj)
 }
 
 // lastLinear is the mixer's last product: what goes into it, and what it gives.
-func (f *finder) lastLinear(l *bundle.LayerFlow, role config.Role, in, out trace.Tap) {
-	if u := f.roles.Find(role, f.layer, ""); u != nil {
-		f.add(in, whole(operand(u.Consumer, 0))...)
+func (f *finder) lastLinear(l *bundle.LayerFlow, in, out trace.Tap) {
+	if v := f.source(l.Mixer, false); v != nil && f.kind(v.Def) == "batch_matmul" {
+		f.add(in, whole(operand(v.Def, 0))...)
 	}
 	f.add(out, whole(l.Mixer)...)
 }
 
 // recurrence names l2norm's results and the decay: in main where the graph has the rule there (zoo-s1), else in the
 // composite gated_delta_update. Heads are repeated before the norm: each is shown once.
-func (f *finder) recurrence(l *bundle.LayerFlow, split *aicode.Op) {
+func (f *finder) recurrence(l *bundle.LayerFlow, split *aicode.Op, a *aicode.Value) {
 	if split == nil || len(split.Results) != 3 {
 		return
 	}
-	states := f.profileStates()
+	states := f.recurrentDims()
 	if states == nil {
 		return
 	}
@@ -181,7 +225,6 @@ func (f *finder) recurrence(l *bundle.LayerFlow, split *aicode.Op) {
 		f.add(t, f.l2(result(f.next(result(root), []string{"mul"})), nil)...)
 	}
 	// exp of the decay is the factor of the state: g is what it is taken of.
-	a := f.linear(config.InProjA)
 	where := f.next(a, []string{"where"}, "add", "exp", "log", "greater")
 	g := result(f.next(result(where), []string{"mul"}))
 	f.add(trace.GDNG, whole(g)...)
@@ -202,8 +245,8 @@ func (f *finder) inComposite(call *aicode.Op) {
 	f.add(trace.GDNG, whole(call.Operands[3])...)
 }
 
-// profileStates are the dimensions of the recurrent state [layers, 1, value heads, dk, dv].
-func (f *finder) profileStates() []int64 {
+// recurrentDims are the dimensions of the recurrent state [layers, 1, value heads, dk, dv].
+func (f *finder) recurrentDims() []int64 {
 	for _, a := range f.g.Inputs {
 		if a.Type.Kind == aicode.Handle && (a.State == "recState" || a.State == "recurrentStates") {
 			return a.Type.Of.Dims
@@ -226,7 +269,7 @@ func rowWidth(t *aicode.Type) int64 {
 func (f *finder) attention(l *bundle.LayerFlow) {
 	calls := f.between(l.InputNorm, l.AfterMixer, "scaled_dot_product_attention")
 	if len(calls) != 1 {
-		f.lastLinear(l, config.OProj, trace.AttnOutGated, trace.AttnOProj)
+		f.lastLinear(l, trace.AttnOutGated, trace.AttnOProj)
 		return
 	}
 	q := operand(calls[0], 0)
@@ -245,25 +288,12 @@ func (f *finder) attention(l *bundle.LayerFlow) {
 	}
 	f.add(trace.AttnQRope, whole(q)...)
 	for _, op := range f.between(l.InputNorm, calls[0].Results[0], "slice_update") {
-		if f.cache(op) == "keyCache" {
+		if f.updates(op) == "keyCache" {
 			f.add(trace.AttnKRope, whole(operand(op, 4))...)
 		}
 	}
 	f.add(trace.AttnOutPreGate, whole(result(calls[0]))...)
-	f.lastLinear(l, config.OProj, trace.AttnOutGated, trace.AttnOProj)
-}
-
-// cache is the state that a slice_update changes.
-func (f *finder) cache(op *aicode.Op) string {
-	if r := operand(op, 0); r != nil && r.Def != nil && f.kind(r.Def) == "read_handle" {
-		h := operand(r.Def, 0)
-		for i, a := range f.g.Body.Args {
-			if a == h {
-				return f.g.Inputs[i].State
-			}
-		}
-	}
-	return ""
+	f.lastLinear(l, trace.AttnOutGated, trace.AttnOProj)
 }
 
 // fused is apple-q35's one product [1, 2H+2K, S, hd]: queries, keys, values, gates; a checkpoint's q_proj has a head's query
@@ -296,7 +326,7 @@ func (f *finder) experts(l *bundle.LayerFlow) {
 	logits := result(router.Consumer)
 	f.add(trace.MoERouterLogitsRaw, whole(logits)...)
 	soft := f.next(logits, []string{"softmax"}, "sort", "slice")
-	if soft != nil && f.source(operand(soft, 0)) == logits {
+	if soft != nil && f.source(operand(soft, 0), true) == logits {
 		f.add(trace.MoERouterProbs, whole(result(soft))...)
 		f.add(trace.MoETopKWeights, whole(result(f.next(result(soft), []string{"divide"}, "sort", "slice")))...)
 	} else {
