@@ -31,7 +31,8 @@ type Weights struct {
 	Q            *kernels.Matrix // [nq*2*hd, H], per head query rows then gate rows
 	K, V         *kernels.Matrix // [nkv*hd, H]
 	O            *kernels.Matrix // [H, nq*hd]
-	QNorm, KNorm []float32       // [hd], gain 1+w
+	QNorm, KNorm []float32       // [hd], gain One+w
+	One          float32         // 1; 0 where a bundle stores 1+w
 }
 
 // Mixer is one gated attention layer under a contract.
@@ -114,7 +115,7 @@ func (m *Mixer) norm(x, w []float32, batch *ragged.Batch) {
 			y := x[h*hd:][:hd]
 			r := batch.Arith.InvRMS(y, m.Eps)
 			for i := range y {
-				y[i] = float32(y[i]*r) * (1 + w[i])
+				y[i] = float32(y[i]*r) * (m.One + w[i])
 			}
 			m.Contract.Round(precision.Norm, y)
 		}

@@ -35,7 +35,7 @@ func newFixture(t testing.TB, g *goldens.Modules, l int, c *precision.Contract, 
 	q, k := g.Get(t, first+"attn.q_rope").Shape, g.Get(t, first+"attn.k_rope").Shape
 	f.Mixer = &Mixer{
 		Weights: Weights{Q: linear("q_proj"), K: linear("k_proj"), V: linear("v_proj"), O: linear("o_proj"),
-			QNorm: g.Weight(t, at+"q_norm.weight").Data, KNorm: g.Weight(t, at+"k_norm.weight").Data},
+			QNorm: g.Weight(t, at+"q_norm.weight").Data, KNorm: g.Weight(t, at+"k_norm.weight").Data, One: 1},
 		Rope: NewRope(1e7, 8, [3]int{2, 1, 1}), Layer: l, Contract: c,
 	}
 	f.Dims = Dims{Hidden: f.Q.Cols, Heads: q[1], HeadDim: q[2], KVHeads: k[1], Eps: 1e-6}

@@ -11,8 +11,10 @@ import (
 	"sibyl/internal/safetensors"
 )
 
-// weights are the tensors in use by role.
+// weights are the tensors in use by role, of a model of which no more is asked here than its configuration.
 type weights struct {
+	name    string // of the model, for output
+	cfg     *config.Config
 	top     [config.NumRoles]Tensor   // roles that are not per layer
 	layers  [][config.NumRoles]Tensor // [NumLayers]
 	experts [][][3]Tensor             // [NumLayers][E]{gate, up, down}; nil for a layer with packed experts
@@ -235,19 +237,19 @@ func (c *Checkpoint) listUnused(inv *inventory) {
 }
 
 // each calls f for every weight in use, in canonical order, under its name below the prefix and its packed shape.
-func (c *Checkpoint) each(f func(name string, dtype DType, shape []int, parts []Tensor) error) error {
+func (w *weights) each(f func(name string, dtype DType, shape []int, parts []Tensor) error) error {
 	one := func(r config.Role, l int) error {
-		t, _ := c.get(r, l)
+		t, _ := w.get(r, l)
 		return f(r.Name(l), t.DType, t.Shape, []Tensor{t})
 	}
 	if err := one(config.Embed, 0); err != nil {
 		return err
 	}
-	for l, kind := range c.cfg.Layers {
-		for _, r := range c.cfg.LayerRoles(kind) {
+	for l, kind := range w.cfg.Layers {
+		for _, r := range w.cfg.LayerRoles(kind) {
 			var err error
-			if each := c.experts[l]; each != nil && (r == config.ExpertsGateUp || r == config.ExpertsDown) {
-				err = f(r.Name(l), each[0][0].DType, r.Shape(c.cfg), single(each, r))
+			if each := w.experts[l]; each != nil && (r == config.ExpertsGateUp || r == config.ExpertsDown) {
+				err = f(r.Name(l), each[0][0].DType, r.Shape(w.cfg), single(each, r))
 			} else {
 				err = one(r, l)
 			}
@@ -256,7 +258,7 @@ func (c *Checkpoint) each(f func(name string, dtype DType, shape []int, parts []
 			}
 		}
 	}
-	if err := one(config.FinalNorm, 0); err != nil || c.cfg.TieWordEmbeddings {
+	if err := one(config.FinalNorm, 0); err != nil || w.cfg.TieWordEmbeddings {
 		return err
 	}
 	return one(config.Head, 0)

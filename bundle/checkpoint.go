@@ -21,9 +21,7 @@ import (
 // Checkpoint is an open Hugging Face checkpoint. Its methods may be called from several goroutines at once, Close
 // by one after them.
 type Checkpoint struct {
-	name      string
 	dir       *folder
-	cfg       *config.Config
 	configSum string
 	shards    []*safetensors.File
 	prefix    string // of the text model's tensors in the file
@@ -65,7 +63,7 @@ func OpenFS(fsys fs.FS, name string) (*Checkpoint, error) {
 
 // openIn takes over dir.
 func openIn(dir *folder, name string) (*Checkpoint, error) {
-	c := &Checkpoint{dir: dir, name: name}
+	c := &Checkpoint{dir: dir, weights: weights{name: name}}
 	if err := c.load(); err != nil {
 		_ = c.Close() // the first error is the one to tell
 		return nil, err
@@ -104,10 +102,10 @@ func (c *Checkpoint) load() error {
 }
 
 // Config is the text model's configuration.
-func (c *Checkpoint) Config() *config.Config { return c.cfg }
+func (w *weights) Config() *config.Config { return w.cfg }
 
-// Name is what the checkpoint is called in output: the hub id, the folder's name, or the demo model's.
-func (c *Checkpoint) Name() string { return c.name }
+// Name is what the model is called in output: the hub id, the folder's name, or the demo model's.
+func (w *weights) Name() string { return w.name }
 
 // Path is where it was opened from, for messages.
 func (c *Checkpoint) Path() string { return c.dir.label }
@@ -126,7 +124,7 @@ func (c *Checkpoint) Shards() []*safetensors.File { return c.shards }
 func (c *Checkpoint) Unused() []Tensor { return c.unused }
 
 // Tokenizer gives the folder's file system, in which tokenizer.json lies at dir.
-func (c *Checkpoint) Tokenizer() (fsys fs.FS, dir string) { return c.dir.fsys, "." }
+func (c *Checkpoint) Tokenizer() (fsys fs.FS, dir string, err error) { return c.dir.fsys, ".", nil }
 
 // Read gives a small file of the checkpoint's folder ("tokenizer_config.json"); ok is false if it is not there.
 func (c *Checkpoint) Read(name string) (data []byte, ok bool, err error) {
@@ -140,30 +138,30 @@ func (c *Checkpoint) Read(name string) (data []byte, ok bool, err error) {
 // Tensor gives the weight of a role. layer is ignored for roles that are not per layer. Head gives the embedding
 // when the checkpoint is tied. A role that the layer's kind does not have is an error, and so are the packed expert
 // roles of a file that stores experts one by one: Expert serves both forms.
-func (c *Checkpoint) Tensor(r config.Role, layer int) (Tensor, error) {
-	if r == config.Head && c.cfg.TieWordEmbeddings {
+func (w *weights) Tensor(r config.Role, layer int) (Tensor, error) {
+	if r == config.Head && w.cfg.TieWordEmbeddings {
 		r = config.Embed
 	}
-	t, ok := c.get(r, layer)
+	t, ok := w.get(r, layer)
 	if !ok {
-		return Tensor{}, fmt.Errorf("%s: no tensor of role %s in layer %d", c.name, r, layer)
+		return Tensor{}, fmt.Errorf("%s: no tensor of role %s in layer %d", w.name, r, layer)
 	}
 	return t, nil
 }
 
 // Expert gives the projections of routed expert e: gate and up [I, H], down [H, I], views of packed tensors or
 // tensors of their own.
-func (c *Checkpoint) Expert(layer, e int) (gate, up, down Tensor, err error) {
-	m := c.cfg.MoE
-	if m == nil || layer < 0 || layer >= c.cfg.NumLayers || e < 0 || e >= m.NumExperts {
-		return gate, up, down, fmt.Errorf("%s: no expert %d in layer %d", c.name, e, layer)
+func (w *weights) Expert(layer, e int) (gate, up, down Tensor, err error) {
+	m := w.cfg.MoE
+	if m == nil || layer < 0 || layer >= w.cfg.NumLayers || e < 0 || e >= m.NumExperts {
+		return gate, up, down, fmt.Errorf("%s: no expert %d in layer %d", w.name, e, layer)
 	}
-	if each := c.experts[layer]; each != nil {
+	if each := w.experts[layer]; each != nil {
 		return each[e][0], each[e][1], each[e][2], nil
 	}
-	gateUp, _ := c.get(config.ExpertsGateUp, layer)
-	packed, _ := c.get(config.ExpertsDown, layer)
-	i, h := m.IntermediateSize, c.cfg.HiddenSize
+	gateUp, _ := w.get(config.ExpertsGateUp, layer)
+	packed, _ := w.get(config.ExpertsDown, layer)
+	i, h := m.IntermediateSize, w.cfg.HiddenSize
 	// gate_up_proj [E, 2I, H] holds the gate's rows first.
 	return gateUp.view(e*2*i*h, i, h), gateUp.view((e*2+1)*i*h, i, h), packed.view(e*h*i, h, i), nil
 }

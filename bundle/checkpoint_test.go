@@ -288,7 +288,7 @@ func TestUpcastIsExact(t *testing.T) {
 func TestOtherFilesOfTheFolder(t *testing.T) {
 	t.Parallel()
 	c := mustOpen(t, "")
-	fsys, dir := c.Tokenizer()
+	fsys, dir, _ := c.Tokenizer()
 	if sub, err := fs.Sub(fsys, dir); err != nil {
 		t.Fatal(err)
 	} else if _, err := fs.Stat(sub, "tokenizer.json"); err != nil {

@@ -178,7 +178,7 @@ func (d *folder) recognise() error {
 	}
 	for _, kind := range []struct{ suffix, found, do string }{
 		{".gguf", "a GGUF file", "sibyl reads the checkpoint it was made from: give that folder"},
-		{".aimodel", "an .aimodel", "this build reads checkpoints only; LanguageBundles and .aimodel folders come later"},
+		{".aimodel", "an .aimodel", "give the .aimodel folder itself, or the LanguageBundle with its metadata.json"},
 		{".mlmodelc", "a Core ML model", "give the folder of the checkpoint it was made from"},
 		{".bin", "PyTorch weights", "convert them to safetensors (transformers: save_pretrained) and add config.json"},
 		{".pt", "PyTorch weights", "convert them to safetensors (transformers: save_pretrained) and add config.json"},

@@ -22,9 +22,9 @@ func (n NonFinite) String() string { return fmt.Sprintf("%s: %d NaN, %d Inf", n.
 
 // NonFinite reads all weights in use, on all cores, and gives those that hold NaN or infinities, in canonical
 // order. progress, if not nil, is told the bytes done and in all, from one goroutine at a time.
-func (c *Checkpoint) NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error) {
+func (w *weights) NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error) {
 	var parts []Tensor
-	_ = c.each(func(_ string, _ DType, _ []int, p []Tensor) error { // no error comes from this function
+	_ = w.each(func(_ string, _ DType, _ []int, p []Tensor) error { // no error comes from this function
 		for _, t := range p {
 			parts = append(parts, t.floats()...)
 		}
@@ -54,11 +54,17 @@ func (c *Checkpoint) NonFinite(ctx context.Context, progress func(done, total in
 }
 
 // floats is a weight's bytes that could be no numbers: of a quantized one the scales and minvals.
-func (t Tensor) floats() []Tensor {
+func (t Tensor) floats() (out []Tensor) {
+	if t.Parts != nil {
+		for _, p := range t.Parts {
+			out = append(out, p.floats()...)
+		}
+		return out
+	}
 	if t.Quant == nil {
 		return []Tensor{t}
 	}
-	out := []Tensor{{Name: t.Name + ".scale", File: t.File, DType: quantFormats[t.Quant.Format].scale, Data: t.Quant.Scale}}
+	out = []Tensor{{Name: t.Name + ".scale", File: t.File, DType: quantFormats[t.Quant.Format].scale, Data: t.Quant.Scale}}
 	if len(t.Quant.Min) > 0 {
 		out = append(out, Tensor{Name: t.Name + ".minval", File: t.File, DType: BF16, Data: t.Quant.Min})
 	}

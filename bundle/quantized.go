@@ -58,6 +58,9 @@ func (t Tensor) Bytes() int64 {
 	if t.Quant != nil {
 		n += int64(len(t.Quant.Scale) + len(t.Quant.Min))
 	}
+	for _, p := range t.Parts {
+		n += p.Bytes()
+	}
 	return n
 }
 

@@ -142,7 +142,7 @@ func otherFile(path string) bool {
 
 // notACheckpoint is the error for opening something that is known and is no checkpoint.
 func (r Ref) notACheckpoint() error {
-	do := "this build reads checkpoints only; LanguageBundles and .aimodel folders come later"
+	do := "give the checkpoint that it was converted from"
 	if r.Kind == TraceFile {
 		do = "trace files are compared by diff; give a checkpoint's folder here"
 	}

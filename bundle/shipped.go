@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -41,6 +42,8 @@ type BundleOptions struct {
 	NoVerify bool
 	// SkipHash opens without comparing main.hash at all: for who calls Asset.Verify when it suits.
 	SkipHash bool
+	// Graph opens a model that its own graph runs: OpenSource then lets pass weights that are not read by role.
+	Graph bool
 	// Progress, if not nil, is told the bytes hashed and in all.
 	Progress func(done, total int64)
 }
@@ -74,7 +77,7 @@ func openBundleIn(ctx context.Context, dir *folder, name string, opt BundleOptio
 
 // open tells a LanguageBundle from an .aimodel by main.mlirb, and opens its parts.
 func (b *Bundle) open() (err error) {
-	if strings.HasSuffix(b.name, ".aimodel") || strings.HasSuffix(b.name, ".aimodelc") || b.dir.has(mainFile) {
+	if b.lone() {
 		b.Asset, err = openAsset(b.dir, ".")
 		return err
 	}
@@ -87,6 +90,11 @@ func (b *Bundle) open() (err error) {
 	}
 	return &inputerr.Error{File: b.dir.show(main), Found: "no such folder, and no " + path.Base(main) + "c", Want: "what assets.main of metadata.json names",
 		Err: MissingAsset, Do: "the bundle is not complete: download it again"}
+}
+
+// lone says whether the folder is an .aimodel, not a LanguageBundle.
+func (b *Bundle) lone() bool {
+	return strings.HasSuffix(b.name, ".aimodel") || strings.HasSuffix(b.name, ".aimodelc") || b.dir.has(mainFile)
 }
 
 // language reads metadata.json.
@@ -188,6 +196,27 @@ func (b *Bundle) Tokenizer() (fsys fs.FS, dir string, err error) {
 			Do: "give ids instead of text, made with the tokenizer of " + inputerr.Clip(b.Language.Tokenizer, 80)}
 	}
 	return b.dir.fsys, "tokenizer", nil
+}
+
+// OpenTokenizer gives the file system in which the tokenizer of the LanguageBundle at path lies at dir. It reads the
+// metadata and nothing of the model.
+func OpenTokenizer(path string) (fsys fs.FS, dir string, closer io.Closer, err error) {
+	root, err := openFolder(path)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	b := &Bundle{dir: root, name: baseName(path)}
+	if !b.lone() {
+		b.Language, err = b.language()
+	}
+	if err == nil {
+		fsys, dir, err = b.Tokenizer()
+	}
+	if err != nil {
+		_ = root.close() // the first error is the one to tell
+		return nil, "", nil, err
+	}
+	return fsys, dir, b, nil
 }
 
 // Check says whether the program's file still has the length it was opened with; long jobs ask between layers.

@@ -63,36 +63,36 @@ func sum(x [NumGroups]int64) (n int64) {
 }
 
 // Sizes adds up the weights in use. It reads headers only.
-func (c *Checkpoint) Sizes() Sizes {
+func (w *weights) Sizes() Sizes {
 	var s Sizes
 	add := func(r config.Role, l int) {
 		g := GroupOf(r)
 		var n int64
-		if t, ok := c.get(r, l); ok {
+		if t, ok := w.get(r, l); ok {
 			n = t.Bytes()
-		} else if g == Experts {
-			for _, p := range single(c.experts[l], r) {
+		} else if g == Experts && w.experts[l] != nil {
+			for _, p := range single(w.experts[l], r) {
 				n += p.Bytes()
 			}
 		}
 		s.Stored[g] += n
 		switch g {
 		case Embedding:
-			n /= int64(c.cfg.VocabSize)
+			n /= int64(w.cfg.VocabSize)
 		case Experts:
-			n = n / int64(c.cfg.MoE.NumExperts) * int64(c.cfg.MoE.TopK)
+			n = n / int64(w.cfg.MoE.NumExperts) * int64(w.cfg.MoE.TopK)
 		}
 		s.PerToken[g] += n
 	}
 	add(config.Embed, 0)
-	for l, kind := range c.cfg.Layers {
-		for _, r := range c.cfg.LayerRoles(kind) {
+	for l, kind := range w.cfg.Layers {
+		for _, r := range w.cfg.LayerRoles(kind) {
 			add(r, l)
 		}
 	}
 	add(config.FinalNorm, 0)
 	add(config.Head, 0)
-	if c.cfg.TieWordEmbeddings {
+	if w.cfg.TieWordEmbeddings {
 		s.PerToken[Head] = s.Stored[Embedding]
 	}
 	return s

@@ -30,6 +30,11 @@ type Tensor struct {
 	File string // where it is, for messages
 	// Quant is nil unless the weight is quantized: Data are then q.
 	Quant *Quantized
+	// Form is what a bundle's exporter made of the weight: what is not AsIs is used as it is stored.
+	Form Form
+	// Parts, if not nil, are the weight's rows piece by piece, in order, where a bundle keeps them apart in a fused
+	// matrix: then Data and Quant are nil.
+	Parts []Tensor
 }
 
 // Elements is the product of the shape.
@@ -46,6 +51,9 @@ func (t Tensor) Elements() int {
 func (t Tensor) Float32s(dst []float32) []float32 {
 	if t.Quant != nil {
 		panic("Float32s of the quantized weight " + t.Name)
+	}
+	for _, p := range t.Parts {
+		dst = p.Float32s(dst)
 	}
 	b := t.Data
 	switch t.DType {

@@ -53,6 +53,7 @@ type Spec struct {
 	Mode     string // "exact" or "fast"; "" = the engine's only one
 	Delta    string // "recurrent" (default) or "chunk": the delta rule's form in prefill
 	Threads  int    // 0 = all cores
+	NoVerify bool   // a bundle whose main.hash does not match is used with a warning
 	Stream   bool   // read the weights layer by layer and let go of each: for a model larger than the memory
 	File     string // what an engine that runs nothing answers from: replay's transcript
 	Side     string // whose view replay gives of it: "ref" or "test" (default)
@@ -74,6 +75,8 @@ type Info struct {
 	WeightsSHA256 string // of the weights it reads, "" if not known
 	ConfigSHA256  string
 	Threads       int
+	Profile       string           // of a bundle: "zoo-s1", "apple-q35"; "" for a checkpoint
+	Warnings      []string         // what was let pass on request
 	Streams       bool             // weights are read layer by layer: a pass over all prompts costs one reading, a step of one token too
 	Fallbacks     map[string]int64 // how often a slower path was taken, by name
 }

@@ -36,14 +36,20 @@ func (m *Mixer) decay(a []float32, ar *kernels.Arith) []float32 {
 	if m.Contract.Softplus3 {
 		softplus = ar.Softplus3
 	}
-	rate := make([]float32, m.ValueHeads)
-	ar.Rate(rate, m.ALog)
+	rate := m.Rate
+	if rate == nil {
+		rate = make([]float32, m.ValueHeads)
+		ar.Rate(rate, m.ALog)
+		for h, v := range rate {
+			rate[h] = -v
+		}
+	}
 	for i := range a {
 		a[i] += m.DtBias[i%m.ValueHeads]
 	}
 	softplus(a, a)
 	for i := range a {
-		a[i] *= -rate[i%m.ValueHeads]
+		a[i] *= rate[i%m.ValueHeads]
 	}
 	m.Contract.Round(precision.G, a)
 	return a

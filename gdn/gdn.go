@@ -28,6 +28,7 @@ type Weights struct {
 
 	Conv         []float32 // [QKV, Kernel], tap Kernel-1 meets the current token
 	ALog, DtBias []float32 // [nv]
+	Rate         []float32 // [nv], -exp(A_log) where a bundle stores it; else nil
 	Norm         []float32 // [dv], gain as it is
 }
 

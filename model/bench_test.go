@@ -34,7 +34,7 @@ func BenchmarkDecode(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer e.Close()
-			perToken := e.(*Engine).ck.Sizes().TotalPerToken()
+			perToken := e.(*Engine).src.Sizes().TotalPerToken()
 			b.SetBytes(perToken)
 			before := meter.Measure(threads, 1<<30).Read
 			var cpu float64

@@ -10,17 +10,21 @@ import (
 	"sibyl/internal/kernels"
 )
 
-// Bind makes a decoder of a checkpoint under a plan. It reads small vectors (norm gains, A_log, conv taps) and
-// copies nothing else: matrices stay views of the mapped file.
-func Bind(ck *bundle.Checkpoint, plan *Plan) (*Decoder, error) {
-	cfg := ck.Config()
-	b := &binder{ck: ck, cfg: cfg, plan: plan}
+// Bind makes a decoder of a checkpoint or a bundle under a plan. It reads small vectors (norm gains, A_log, conv taps)
+// and copies nothing else: matrices stay views of the mapped file. What a bundle's exporter folded (1+w, -exp(A_log),
+// the rope's frequencies) is used as it is stored, under every contract.
+func Bind(src bundle.Source, plan *Plan) (*Decoder, error) {
+	cfg := src.Config()
+	b := &binder{src: src, cfg: cfg, plan: plan}
 	d := &Decoder{
 		Config: cfg, Plan: plan,
 		Embed:     b.matrix(config.Embed, -1, ModEmbed),
 		FinalNorm: b.norm(config.FinalNorm, -1, ModFinalNorm),
 		Head:      b.matrix(config.Head, -1, ModHead),
 		rope:      attention.NewRope(cfg.RopeTheta, cfg.RotaryDim, cfg.MRopeSection),
+	}
+	if f := src.InvFreq(); f != nil {
+		d.rope.InvFreq = f
 	}
 	for l, kind := range cfg.Layers {
 		layer := Layer{
@@ -49,7 +53,7 @@ func Bind(ck *bundle.Checkpoint, plan *Plan) (*Decoder, error) {
 
 // binder keeps the first error, so that binding reads as a list.
 type binder struct {
-	ck   *bundle.Checkpoint
+	src  bundle.Source
 	cfg  *config.Config
 	plan *Plan
 	err  error
@@ -64,7 +68,7 @@ func (b *binder) fail(err error) *kernels.Matrix {
 
 // matrix views a tensor as [rows, cols]: 2-D as it is, a vector as [1, n], the conv [C, 1, K] as [C, K].
 func (b *binder) matrix(r config.Role, layer int, mod Module) *kernels.Matrix {
-	t, err := b.ck.Tensor(r, max(layer, 0))
+	t, err := b.src.Tensor(r, max(layer, 0))
 	if err != nil {
 		return b.fail(err)
 	}
@@ -93,12 +97,29 @@ func (b *binder) vector(r config.Role, layer int, mod Module) []float32 {
 }
 
 func (b *binder) norm(r config.Role, layer int, mod Module) Norm {
-	return Norm{Weight: b.vector(r, layer, mod), Eps: float32(b.cfg.RMSNormEps), Contract: b.plan.At(layer, mod)}
+	return Norm{Weight: b.vector(r, layer, mod), One: b.one(r, layer), Eps: float32(b.cfg.RMSNormEps), Contract: b.plan.At(layer, mod)}
+}
+
+// form is how a role's tensor is stored.
+func (b *binder) form(r config.Role, layer int) bundle.Form {
+	t, err := b.src.Tensor(r, max(layer, 0))
+	if err != nil {
+		b.fail(err)
+	}
+	return t.Form
+}
+
+// one is what a norm adds to its weight: nothing where 1+w is stored.
+func (b *binder) one(r config.Role, layer int) float32 {
+	if b.form(r, layer) == bundle.OnePlus {
+		return 0
+	}
+	return 1
 }
 
 func (b *binder) gdn(l int) *gdn.Mixer {
 	c := b.cfg
-	return &gdn.Mixer{
+	m := &gdn.Mixer{
 		Dims: gdn.Dims{Hidden: c.HiddenSize, KeyHeads: c.KeyHeads, ValueHeads: c.ValueHeads, KeyDim: c.KeyDim,
 			ValueDim: c.ValueDim, Kernel: c.ConvKernel, Eps: float32(c.RMSNormEps)},
 		Weights: gdn.Weights{
@@ -110,10 +131,17 @@ func (b *binder) gdn(l int) *gdn.Mixer {
 		},
 		Layer: l, Contract: b.plan.At(l, ModMixer),
 	}
+	if b.form(config.ALog, l) == bundle.NegExp {
+		m.Rate, m.ALog = m.ALog, nil
+	}
+	return m
 }
 
 func (b *binder) attention(l int, rope *attention.Rope) *attention.Mixer {
 	c := b.cfg
+	if q, k := b.form(config.QNorm, l), b.form(config.KNorm, l); q != k {
+		b.fail(fmt.Errorf("%s: layer %d: q_norm is stored as %v and k_norm as %v, want one form", b.src.Path(), l, q, k))
+	}
 	return &attention.Mixer{
 		Dims: attention.Dims{Hidden: c.HiddenSize, Heads: c.NumHeads, KVHeads: c.NumKVHeads, HeadDim: c.HeadDim,
 			Eps: float32(c.RMSNormEps)},
@@ -121,6 +149,7 @@ func (b *binder) attention(l int, rope *attention.Rope) *attention.Mixer {
 			Q: b.matrix(config.QProj, l, ModMixer), K: b.matrix(config.KProj, l, ModMixer),
 			V: b.matrix(config.VProj, l, ModMixer), O: b.matrix(config.OProj, l, ModMixer),
 			QNorm: b.vector(config.QNorm, l, ModMixer), KNorm: b.vector(config.KNorm, l, ModMixer),
+			One: b.one(config.QNorm, l),
 		},
 		Rope: rope, Layer: l, Contract: b.plan.At(l, ModMixer),
 	}
@@ -141,7 +170,7 @@ func (b *binder) moe(l int) *MoE {
 	}
 	H, I := b.cfg.HiddenSize, c.IntermediateSize
 	for e := range m.Experts {
-		gate, up, down, err := b.ck.Expert(l, e)
+		gate, up, down, err := b.src.Expert(l, e)
 		if err != nil {
 			b.fail(fmt.Errorf("layer %d, expert %d: %w", l, e, err))
 			break

@@ -174,7 +174,7 @@ func TestSettingsMatterWhereTheySay(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					return run1(t, &Engine{d: d, ck: ck, pool: kernels.NewPool(1), arith: kernels.Exact}, testIDs, engine.Path{})
+					return run1(t, &Engine{d: d, src: ck, pool: kernels.NewPool(1), arith: kernels.Exact}, testIDs, engine.Path{})
 				}
 				for _, s := range precision.Settings() {
 					if s.Parts&part == 0 {

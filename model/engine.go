@@ -28,8 +28,8 @@ func (driver) Describe() string {
 	return "the oracle: pure Go, exact (order-free) or fast, every rounding point named; needs nothing"
 }
 
-// Open implements engine.Driver. Contract defaults to hf-fp32, mode to exact, delta to recurrent.
-func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
+// Open implements engine.Driver. Contract defaults to hf-fp32, for a bundle to its profile's, mode to exact, delta to recurrent.
+func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error) {
 	refuse := func(field, found, want string) error {
 		return &inputerr.Error{File: spec.Model + "@cpu", Field: field, Found: inputerr.Clip(found, 80), Want: want, Do: "choose one of these"}
 	}
@@ -40,40 +40,50 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	if spec.Delta != "" && spec.Delta != "recurrent" && spec.Delta != "chunk" {
 		return nil, refuse("delta", spec.Delta, "recurrent or chunk")
 	}
-	chosen, err := precision.Choose(spec.Contract)
+	src, err := bundle.OpenSource(ctx, spec.Model, bundle.BundleOptions{NoVerify: spec.NoVerify})
 	if err != nil {
 		return nil, err
 	}
-	contract := chosen.Contract
-	if contract.Arithmetic != "" {
-		if spec.Mode != "" {
-			return nil, refuse("mode", spec.Mode, "none: "+contract.Name+" is defined by its own order of roundings")
+	plan := &Plan{Keep: src.Sizes().Total() <= keepBytes}
+	chosen, err := choose(src, spec.Contract)
+	if err == nil && chosen.Contract.Arithmetic != "" {
+		if arith = kernels.Own(chosen.Contract.Arithmetic); spec.Mode != "" {
+			err = refuse("mode", spec.Mode, "none: "+chosen.Contract.Name+" is defined by its own order of roundings")
 		}
-		arith = kernels.Own(contract.Arithmetic)
 	}
-	ck, err := bundle.Open(spec.Model)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = plan.UseContract(src.Config(), chosen)
 	}
-	plan := &Plan{Contract: contract, Keep: ck.Sizes().Total() <= keepBytes}
-	if err = plan.UseContract(ck.Config(), chosen); err == nil {
-		err = plan.useScheme(ck, spec.Scheme)
+	if err == nil {
+		err = plan.useScheme(src, spec.Scheme)
 	}
 	var e *Engine
 	if err == nil {
-		e, err = New(ck, plan, arith, spec)
+		e, err = New(src, plan, arith, spec)
 	}
 	if err != nil {
-		ck.Close()
+		_ = src.Close() // the first error is the one to tell
 		return nil, err
 	}
 	return e, nil
 }
 
+// choose gives the contract of that name, or the model's own.
+func choose(src bundle.Source, name string) (*precision.Custom, error) {
+	if name == "" {
+		own, err := bundle.ContractOf(src)
+		if err != nil {
+			return nil, err
+		}
+		name = own
+	}
+	return precision.Choose(name)
+}
+
 // Engine is the CPU engine: a decoder bound to a checkpoint, with an arithmetic and threads.
 type Engine struct {
 	d     *Decoder
-	ck    *bundle.Checkpoint
+	src   bundle.Source
 	pool  *kernels.Pool
 	arith *kernels.Arith
 	info  engine.Info
@@ -84,10 +94,10 @@ type Engine struct {
 
 var _ engine.Stater = (*Engine)(nil)
 
-// New binds ck, which the engine owns from then on, under a plan. Of spec it reads Model and Scheme (how the user named
+// New binds src, which the engine owns from then on, under a plan. Of spec it reads Model and Scheme (how the user named
 // them; what a scheme does is in the plan), Delta and Threads.
-func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Spec) (*Engine, error) {
-	d, err := Bind(ck, plan)
+func New(src bundle.Source, plan *Plan, arith *kernels.Arith, spec engine.Spec) (*Engine, error) {
+	d, err := Bind(src, plan)
 	if err != nil {
 		return nil, err
 	}
@@ -102,24 +112,31 @@ func New(ck *bundle.Checkpoint, plan *Plan, arith *kernels.Arith, spec engine.Sp
 			}
 		}
 	}
-	cfg := ck.Config()
+	cfg := src.Config()
 	pool := kernels.NewPool(spec.Threads)
 	label, part := plan.label()
 	mode := arith.Name
 	if plan.Contract.Arithmetic != "" { // there is no choice of it
 		mode = ""
 	}
-	name, scheme := subject(ck, part, mode, spec.Scheme, spec.Model)
-	e := &Engine{d: d, ck: ck, pool: pool, arith: arith, logitsBytes: 64 << 20, info: engine.Info{
+	name, scheme := subject(src, part, mode, spec.Scheme, spec.Model)
+	e := &Engine{d: d, src: src, pool: pool, arith: arith, logitsBytes: 64 << 20, info: engine.Info{
 		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
 		Mode:      mode,
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
 		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: plan.At(-1, ModHead).LogitsGrid().String(),
 		StateDTypes: plan.stateDTypes(cfg), CallsMatter: plan.callsMatter(cfg),
-		ConfigSHA256: ck.ConfigSHA256(), Threads: pool.Threads(), Streams: spec.Stream,
+		ConfigSHA256: src.ConfigSHA256(), Threads: pool.Threads(), Streams: spec.Stream,
 	}}
+	if b, ok := src.(*bundle.Shipped); ok {
+		p, err := b.Profile()
+		if err != nil {
+			return nil, err
+		}
+		e.info.Profile, e.info.Warnings = p.Name, b.Warnings()
+	}
 	if spec.Stream {
-		e.stream, e.logitsBytes = &stream{ck: ck}, 256<<20
+		e.stream, e.logitsBytes = &stream{src: src}, 256<<20
 	}
 	return e, nil
 }
@@ -140,7 +157,7 @@ func (e *Engine) Close() error {
 	}
 	e.d = nil
 	e.stream.wait()
-	return e.ck.Close()
+	return e.src.Close()
 }
 
 var errClosed = errors.New("cpu: the engine is closed")

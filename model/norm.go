@@ -8,7 +8,8 @@ import (
 // Norm is RMSNorm with gain 1+w: y = x * rsqrt(mean(x*x) + eps) * (1 + w). Source: Qwen3_5RMSNorm.forward,
 // transformers 5.23.
 type Norm struct {
-	Weight   []float32 // [H], as stored; the gain is 1+w
+	Weight   []float32 // [H], as stored; the gain is One+w
+	One      float32   // 1; 0 where a bundle stores 1+w
 	Eps      float32
 	Contract *precision.Contract
 }
@@ -21,7 +22,7 @@ func (n *Norm) Forward(out, x []float32, batch *ragged.Batch) {
 			row, y := x[t*H:][:H], out[t*H:][:H]
 			r := batch.Arith.InvRMS(row, n.Eps)
 			for i, v := range row {
-				y[i] = float32(v*r) * (1 + n.Weight[i])
+				y[i] = float32(v*r) * (n.One + n.Weight[i])
 			}
 			n.Contract.Round(precision.Norm, y)
 		}

@@ -67,22 +67,15 @@ var formats = map[bundle.DType]kernels.Format{
 
 // view makes a tensor [rows, cols] readable under the plan. Vectors are [1, n].
 func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*kernels.Matrix, error) {
-	f, ok := formats[t.DType]
-	if !ok {
-		return nil, fmt.Errorf("%s: tensor %s has dtype %s, which no kernel reads", t.File, t.Name, t.DType)
-	}
 	round := p.At(at.Layer, at.Module).Weights
-	var m *kernels.Matrix
-	var err error
-	if q := t.Quant; q != nil {
-		m, err = kernels.NewQuantized(f, rows, cols, t.Data, kernels.Blocks{Size: q.Block, Axis: q.Axis, Scale: q.Scale, Min: q.Min}, round)
-	} else {
-		m, err = kernels.NewMatrix(f, rows, cols, t.Data, round)
+	if t.Form != bundle.AsIs {
+		round = precision.F32 // what was folded is no weight any more: neither a contract nor a scheme rounds it
 	}
+	m, err := matrixOf(t, rows, cols, round)
 	if err != nil {
 		return nil, fmt.Errorf("%s: tensor %s: %w", t.File, t.Name, err)
 	}
-	if p.View != nil {
+	if p.View != nil && t.Form == bundle.AsIs {
 		if m, err = p.View(at, r, m); err != nil {
 			return nil, err
 		}
@@ -91,6 +84,29 @@ func (p *Plan) view(at Place, r config.Role, t bundle.Tensor, rows, cols int) (*
 		return kept(m)
 	}
 	return m, nil
+}
+
+// matrixOf is a tensor as a kernel reads it.
+func matrixOf(t bundle.Tensor, rows, cols int, round precision.Round) (*kernels.Matrix, error) {
+	if t.Parts != nil {
+		var parts []*kernels.Matrix
+		for _, part := range t.Parts {
+			m, err := matrixOf(part, part.Shape[0], part.Shape[1], precision.F32)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, m)
+		}
+		return kernels.NewStacked(parts, round)
+	}
+	f, ok := formats[t.DType]
+	if !ok {
+		return nil, fmt.Errorf("has dtype %s, which no kernel reads", t.DType)
+	}
+	if q := t.Quant; q != nil {
+		return kernels.NewQuantized(f, rows, cols, t.Data, kernels.Blocks{Size: q.Block, Axis: q.Axis, Scale: q.Scale, Min: q.Min}, round)
+	}
+	return kernels.NewMatrix(f, rows, cols, t.Data, round)
 }
 
 // keepBytes: models stored in at most this much may be kept as Plan.Keep says, in twice of it.

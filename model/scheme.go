@@ -27,9 +27,9 @@ func LookupScheme(name string) (*quant.Scheme, error) {
 		Want: "one of " + strings.Join(quant.Names(), ", ") + ", or recipe:FILE", Do: near.DidYouMean(name, quant.Names())}
 }
 
-// useScheme makes the plan read ck's weights as the scheme would leave them; "" and "stored" leave them as they are. A
+// useScheme makes the plan read src's weights as the scheme would leave them; "" and "stored" leave them as they are. A
 // tied head that the scheme keeps apart is read by the head's own spec from the embedding's bytes: no copy is made.
-func (p *Plan) useScheme(ck *bundle.Checkpoint, name string) error {
+func (p *Plan) useScheme(src bundle.Source, name string) error {
 	if name == "" || name == "stored" {
 		return nil
 	}
@@ -37,7 +37,7 @@ func (p *Plan) useScheme(ck *bundle.Checkpoint, name string) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.AssignTo(ck)
+	a, err := s.AssignTo(src)
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,9 @@ func (p *Plan) useScheme(ck *bundle.Checkpoint, name string) error {
 	return nil
 }
 
-// subject is the engine's spec in the command line's syntax, and the scheme it shows: that of a quantized checkpoint
-// if none was asked for.
-func subject(ck *bundle.Checkpoint, contract, mode, scheme string, model string) (text, shown string) {
+// subject is the engine's spec in the command line's syntax, and the scheme it shows: that of a quantized checkpoint or
+// of a bundle if none was asked for.
+func subject(src bundle.Source, contract, mode, scheme string, model string) (text, shown string) {
 	text = fmt.Sprintf("%s@cpu,%s", model, contract)
 	if mode != "" {
 		text += "," + mode
@@ -57,7 +57,12 @@ func subject(ck *bundle.Checkpoint, contract, mode, scheme string, model string)
 	if scheme != "" && scheme != "stored" {
 		return text + "," + scheme, scheme
 	}
-	if q := ck.Quantization(); q != nil {
+	if shipped, ok := src.(*bundle.Shipped); ok {
+		if name := quant.NameOf(shipped); name != "" {
+			return text, name
+		}
+	}
+	if q := src.Quantization(); q != nil {
 		return text, q.Scheme
 	}
 	return text, "stored"

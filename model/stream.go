@@ -11,7 +11,7 @@ import (
 // stream reads a model that is larger than the memory: a layer's pages are asked for while the layer before is computed,
 // and dropped after it. Results have the same bits: only the order of reading changes.
 type stream struct {
-	ck      *bundle.Checkpoint
+	src     bundle.Source
 	reading sync.WaitGroup // requests under way: the mapping must outlive them
 }
 
@@ -20,7 +20,7 @@ func (s *stream) done(l int) {
 	if s == nil {
 		return
 	}
-	s.ck.DropLayer(l)
+	s.src.DropLayer(l)
 	s.ahead(l + 2)
 }
 
@@ -33,8 +33,8 @@ func (s *stream) wait() {
 
 // ahead asks for the pages of layer l, if there is one, without waiting for them.
 func (s *stream) ahead(l int) {
-	if l < s.ck.Config().NumLayers {
-		s.reading.Go(func() { s.ck.WillNeedLayer(l) })
+	if l < s.src.Config().NumLayers {
+		s.reading.Go(func() { s.src.WillNeedLayer(l) })
 	}
 }
 

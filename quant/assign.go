@@ -30,13 +30,17 @@ type Note struct {
 // String is a line for people.
 func (n Note) String() string { return n.Tensor + ": " + n.Text }
 
-// AssignTo is Assign for an open checkpoint, which must not be quantized already.
-func (s *Scheme) AssignTo(ck *bundle.Checkpoint) (*Assignment, error) {
-	if q := ck.Quantization(); q != nil {
-		return nil, &inputerr.Error{File: ck.Name(), Field: "scheme " + s.Name, Found: "a checkpoint that is already quantized (" + q.Scheme + ")",
+// AssignTo is Assign for an open checkpoint or bundle, which must not be quantized already.
+func (s *Scheme) AssignTo(src bundle.Source) (*Assignment, error) {
+	if q := src.Quantization(); q != nil {
+		what := "a checkpoint"
+		if _, ok := src.(*bundle.Shipped); ok {
+			what = "a bundle"
+		}
+		return nil, &inputerr.Error{File: src.Name(), Field: "scheme " + s.Name, Found: what + " that is already quantized (" + q.Scheme + ")",
 			Want: "one that is not", Do: "leave the scheme out to read it as stored, or start from " + q.Source}
 	}
-	return s.Assign(ck.Config())
+	return s.Assign(src.Config())
 }
 
 // Assign gives every tensor of a model its spec. A recipe's rule that matches no tensor, or one that must not be

@@ -99,7 +99,7 @@ func kept(name string) bool {
 
 // copyRest copies the small files.
 func (w *writer) copyRest(tmp string) error {
-	fsys, dir := w.ck.Tokenizer()
+	fsys, dir, err := w.ck.Tokenizer()
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
 		return err

@@ -39,6 +39,7 @@ type verbs struct {
 	Threads     int              `short:"t" env:"SIBYL_THREADS" placeholder:"N" help:"Threads; 0 means all cores." group:"everywhere"`
 	MemoryLimit string           `env:"SIBYL_MEMORY_LIMIT" placeholder:"SIZE" help:"Refuse jobs that need more memory than this, such as 8GB (default: what the machine or its cgroup has left)." group:"everywhere"`
 	Quiet       bool             `short:"q" env:"SIBYL_QUIET" help:"No progress and no notes on standard error; errors are still printed." group:"everywhere"`
+	NoVerify    bool             `env:"SIBYL_NO_VERIFY" help:"Use a bundle whose main.hash is missing or does not match, with a warning." group:"everywhere"`
 	Version     kong.VersionFlag `help:"Print the version." group:"everywhere"`
 }
 
@@ -50,6 +51,8 @@ type App struct {
 	Threads int    // at least 1
 	Quiet   bool
 
+	noVerify    bool // bundles that do not match their hash are used
+	warned      map[string]bool
 	stream      bool // CPU engines read their weights layer by layer
 	memoryLimit string
 	given       []string // the flags on the command line, without those of the environment
@@ -88,7 +91,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err // a fault of the tags above; every test would meet it
 	}
-	for _, name := range []string{"SIBYL_THREADS", "SIBYL_MEMORY_LIMIT", "SIBYL_QUIET", "SIBYL_JSON"} {
+	for _, name := range []string{"SIBYL_THREADS", "SIBYL_MEMORY_LIMIT", "SIBYL_QUIET", "SIBYL_NO_VERIFY", "SIBYL_JSON"} {
 		if env(name) == "" {
 			_ = os.Unsetenv(name) // an empty variable is none; it cannot fail for these names
 		}
@@ -127,7 +130,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 
 // globals checks the flags every verb shares.
 func (a *App) globals(v *verbs) error {
-	a.Quiet, a.memoryLimit = v.Quiet, v.MemoryLimit
+	a.Quiet, a.memoryLimit, a.noVerify = v.Quiet, v.MemoryLimit, v.NoVerify
 	a.Stderr.quiet = v.Quiet
 	// More threads than cores only cost time, but must be possible: results may not depend on their number.
 	limit := max(64, runtime.NumCPU())

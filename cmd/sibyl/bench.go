@@ -69,7 +69,7 @@ func (v *Bench) Run(ctx context.Context, a *App) (err error) {
 	if s.Engine == "replay" {
 		return &inputerr.Error{File: "subject " + inputerr.Clip(s.Text, 80), Field: "@replay", Found: "an engine that runs nothing", Want: "one that does"}
 	}
-	ckpt, err := bundle.Open(s.Model)
+	ckpt, err := a.source(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func readBench(file string) (*bench.Result, error) {
 }
 
 // plan lists the ops in the order prefill, teacher forcing, decode; longest is the most tokens of one.
-func (v *Bench) plan(a *App, c *bundle.Checkpoint) (p bench.Plan, longest int, err error) {
+func (v *Bench) plan(a *App, c bundle.Source) (p bench.Plan, longest int, err error) {
 	p = bench.Plan{Repetitions: v.Repetitions, WarmUp: v.WarmUp, Vocab: c.Config().VocabSize, Threads: a.Threads,
 		Work: bench.WorkOf(c.Config(), c.Sizes().TotalPerToken())}
 	for _, kind := range []struct {

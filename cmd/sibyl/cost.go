@@ -49,7 +49,7 @@ func timeText(d time.Duration) string {
 }
 
 // announce tells, before a job that takes long, what it costs at the speed this machine multiplies and reads now.
-func (a *App) announce(c *bundle.Checkpoint, passes ...pass) {
+func (a *App) announce(c bundle.Source, passes ...pass) {
 	total := estimate(c, a.Threads, passes, multiplyRate, func() float64 { return readRate(c) })
 	if total.Time > costShown {
 		a.Note("%s", total)
@@ -58,7 +58,7 @@ func (a *App) announce(c *bundle.Checkpoint, passes ...pass) {
 
 // estimate adds up the passes. Reading and multiplying overlap when a model is streamed or mapped, so the longer counts.
 // The rates, in operations and bytes a second, are measured only where a job may be long.
-func estimate(c *bundle.Checkpoint, threads int, passes []pass, multiply func(mode string, threads int) float64, read func() float64) (total cost) {
+func estimate(c bundle.Source, threads int, passes []pass, multiply func(mode string, threads int) float64, read func() float64) (total cost) {
 	w := bench.WorkOf(c.Config(), c.Sizes().TotalPerToken())
 	var compute float64
 	rates := map[string]float64{}
@@ -114,7 +114,7 @@ func multiplyRate(mode string, threads int) float64 {
 }
 
 // readRate touches up to 64 MB of a layer's weights and gives the bytes a second: of a disk if they are not in memory.
-func readRate(c *bundle.Checkpoint) float64 {
+func readRate(c bundle.Source) float64 {
 	l := c.Config().NumLayers / 2
 	role := config.GateProj
 	if c.Config().MoE != nil {

@@ -18,7 +18,7 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	if ref.file != nil {
 		model = test.Subject
 	}
-	ckpt, err := bundle.Open(model.Model)
+	ckpt, err := a.source(ctx, model)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func diffFile(ctx context.Context, e engine.Engine, prompt engine.Prompt, run or
 }
 
 // prompt is what subjects are run on: --ids, else a trace's ids, else the built-in prompt.
-func (v *Diff) prompt(ctx context.Context, a *App, ckpt *bundle.Checkpoint, files ...*trace.File) (p engine.Prompt, err error) {
+func (v *Diff) prompt(ctx context.Context, a *App, ckpt bundle.Source, files ...*trace.File) (p engine.Prompt, err error) {
 	for _, f := range files {
 		if f == nil {
 			continue
@@ -145,7 +145,7 @@ func modelOfTrace(f *trace.File) (string, error) {
 }
 
 // encodePrompt turns text into ids with the model's own tokenizer.
-func encodePrompt(a *App, ckpt *bundle.Checkpoint, text string) (p engine.Prompt, err error) {
+func encodePrompt(a *App, ckpt bundle.Source, text string) (p engine.Prompt, err error) {
 	t, err := a.tokenizer(ckpt)
 	if err != nil {
 		return p, fmt.Errorf("%w (--ids needs no tokenizer)", err)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"sibyl/bundle"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/oracle"
@@ -93,7 +92,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if s := ref.String(); s == test.String() {
 		a.Note("REF and TEST are the same subject, %s", ref.display())
 	}
-	ckpt, err := bundle.Open(ref.Model)
+	ckpt, err := a.source(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -101,7 +100,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if err := v.Streaming.choose(a, ckpt); err != nil {
 		return err
 	}
-	if err := sameVocabulary(ref, test, ckpt); err != nil {
+	if err := a.sameVocabulary(ctx, ref, test, ckpt); err != nil {
 		return err
 	}
 	keep, err := v.openCache(a)

@@ -44,7 +44,7 @@ func (g *gateCache) report(a *App) {
 }
 
 // weights is the hash of a model's weights, computed once a gate, and with a store once for each state of its files.
-func (g *gateCache) weights(ctx context.Context, a *App, c *bundle.Checkpoint, model string) (sum string, err error) {
+func (g *gateCache) weights(ctx context.Context, a *App, c bundle.Source, model string) (sum string, err error) {
 	if sum, ok := g.sums[model]; ok {
 		return sum, nil
 	}
@@ -61,7 +61,7 @@ func (g *gateCache) weights(ctx context.Context, a *App, c *bundle.Checkpoint, m
 }
 
 // nonFinite looks for NaN and Inf in the weights, with a store once for each hash.
-func (g *gateCache) nonFinite(ctx context.Context, a *App, c *bundle.Checkpoint) ([]bundle.NonFinite, error) {
+func (g *gateCache) nonFinite(ctx context.Context, a *App, c bundle.Source) ([]bundle.NonFinite, error) {
 	progress := a.Progress("looking for NaN and Inf")
 	if g.store == nil {
 		return c.NonFinite(ctx, progress)
@@ -115,7 +115,7 @@ func (g *gateCache) wrap(ctx context.Context, a *App, e engine.Engine, model str
 			_ = e.Close() // the first error is the one to tell
 		}
 	}()
-	c, err := bundle.Open(model)
+	c, err := a.source(ctx, Subject{Model: model})
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func (v *Gate) hashes(ctx context.Context, a *App, r *oracle.GateResult, ref, te
 }
 
 func (g *gateCache) hashSide(ctx context.Context, a *App, model string, sum *string) (err error) {
-	c, err := bundle.Open(model)
+	c, err := a.source(ctx, Subject{Model: model})
 	if err != nil {
 		return err
 	}

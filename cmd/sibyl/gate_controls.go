@@ -30,7 +30,7 @@ func (v *Gate) controls(a *App, ref, test Subject, refInfo, testInfo engine.Info
 		c := s.Control
 		if c.Same == "" {
 			spec := s.Spec
-			spec.Threads, spec.Stream = a.Threads, a.stream
+			spec.Threads, spec.Stream, spec.NoVerify = a.Threads, a.stream, a.noVerify
 			c.Open = func(ctx context.Context) (engine.Engine, error) { return engine.Open(ctx, "cpu", spec) }
 		}
 		out = append(out, c)
@@ -48,6 +48,11 @@ func sideOf(s Subject, info engine.Info) oracle.Side {
 		// A control is always a CPU engine: of the contract and the weights that this engine says it has.
 		out.Contract, out.Scheme, out.Mode = info.Contract, info.Scheme, ""
 	}
+	if s.Bundle { // it holds its scheme in its bytes, and its contract unless one was named
+		if out.Scheme = s.Scheme; out.Contract == "" {
+			out.Contract = info.Contract
+		}
+	}
 	return out
 }
 
@@ -55,7 +60,7 @@ func sideOf(s Subject, info engine.Info) oracle.Side {
 // read them from TEST's own files would repeat a mistake in those.
 func testSide(ref, test Subject, info engine.Info) oracle.Side {
 	out := sideOf(test, info)
-	if out.Model == cleanModel(ref.Model) {
+	if out.Model == cleanModel(ref.Model) || ref.Bundle {
 		return out
 	}
 	switch _, named := quant.Lookup(info.Scheme); {
@@ -80,7 +85,7 @@ func cleanModel(path string) string {
 const noiseBytes = 64 << 20
 
 // noise gives the control that measures REF's noise, REF in the other of fp32 and fp64, if REF is one of them.
-func (v *Gate) noise(a *App, ref Subject, ckpt *bundle.Checkpoint) []oracle.Control {
+func (v *Gate) noise(a *App, ref Subject, ckpt bundle.Source) []oracle.Control {
 	exact := ref.Engine == "" || ref.Engine == "cpu"
 	plain := (ref.Contract == "" || ref.Contract == "hf-fp32") && ref.Scheme == ""
 	switch {
@@ -99,7 +104,7 @@ func (v *Gate) noise(a *App, ref Subject, ckpt *bundle.Checkpoint) []oracle.Cont
 }
 
 // schemeNotes says where a scheme cannot be followed: a tensor that stays as it is would else look like the scheme's.
-func schemeNotes(s Subject, ckpt *bundle.Checkpoint) ([]string, error) {
+func schemeNotes(s Subject, ckpt bundle.Source) ([]string, error) {
 	if s.Scheme == "" {
 		return nil, nil
 	}

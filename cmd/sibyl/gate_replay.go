@@ -6,7 +6,6 @@ import (
 	"io"
 	"strings"
 
-	"sibyl/bundle"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/oracle"
@@ -139,7 +138,7 @@ func (o *onceMore) try(ctx context.Context, by oracle.Role, text string) (_ engi
 	if err := s.missing(); err != nil {
 		return nil, err
 	}
-	c, err := bundle.Open(s.Model)
+	c, err := o.a.source(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +171,7 @@ func (a *App) checkReplay(ctx context.Context, s Subject, g *gateCache) (err err
 	if err != nil {
 		return err
 	}
-	c, err := bundle.Open(s.Model)
+	c, err := a.source(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // engines opens REF and TEST, and says which controls there are.
-func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt *bundle.Checkpoint, s *oracle.Setup, keep *gateCache) (opened []engine.Engine, err error) {
+func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt bundle.Source, s *oracle.Setup, keep *gateCache) (opened []engine.Engine, err error) {
 	for _, side := range []struct {
 		s    Subject
 		slot *engine.Engine
@@ -95,7 +95,7 @@ func revision(subject string) string {
 }
 
 // checkGate refuses prompts a side cannot run, and a need of memory the machine cannot meet.
-func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup, p oracle.Protocol) error {
+func (a *App) checkGate(ckpt bundle.Source, s Subject, setup *oracle.Setup, p oracle.Protocol) error {
 	longest := job{seqs: len(setup.Prompts), generated: p.MaxTokens, path: p.Path, stream: a.stream}
 	for i, q := range setup.Prompts {
 		if err := a.checkLength(ckpt, fmt.Sprintf("prompt %d (%s)", i+1, q.Name), q.IDs, longest); err != nil {
@@ -119,11 +119,11 @@ func (a *App) checkGate(ckpt *bundle.Checkpoint, s Subject, setup *oracle.Setup,
 }
 
 // sameVocabulary refuses two models whose ids cannot mean the same, before either is run.
-func sameVocabulary(ref, test Subject, ckpt *bundle.Checkpoint) (err error) {
+func (a *App) sameVocabulary(ctx context.Context, ref, test Subject, ckpt bundle.Source) (err error) {
 	if test.Model == ref.Model {
 		return nil
 	}
-	other, err := bundle.Open(test.Model)
+	other, err := a.source(ctx, test)
 	if err != nil {
 		return err
 	}
@@ -136,13 +136,13 @@ func sameVocabulary(ref, test Subject, ckpt *bundle.Checkpoint) (err error) {
 }
 
 // weightWarnings names weights that hold NaN or Inf, of each model once.
-func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt *bundle.Checkpoint, keep *gateCache) (out []string, err error) {
+func (a *App) weightWarnings(ctx context.Context, ref, test Subject, ckpt bundle.Source, keep *gateCache) (out []string, err error) {
 	found, err := keep.nonFinite(ctx, a, ckpt)
 	if err != nil {
 		return nil, err
 	}
 	if test.Model != ref.Model {
-		other, err := bundle.Open(test.Model)
+		other, err := a.source(ctx, test)
 		if err != nil {
 			return nil, err
 		}

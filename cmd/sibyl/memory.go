@@ -26,7 +26,7 @@ type job struct {
 
 // checkJob refuses before any work what cannot be run: ids or lengths the model has no place for, then a need of
 // memory that the machine or cgroup cannot meet. It says where a scheme cannot be followed.
-func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) error {
+func (a *App) checkJob(c bundle.Source, s Subject, ids []int32, j job) error {
 	if err := a.checkLength(c, "prompt", ids, j); err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (a *App) checkJob(c *bundle.Checkpoint, s Subject, ids []int32, j job) erro
 
 // checkTogether is checkJob for subjects of one model that are open at the same time: what they need is added up, but
 // for the program itself and what the verb keeps.
-func (a *App) checkTogether(c *bundle.Checkpoint, subjects []Subject, ids []int32, j job) error {
+func (a *App) checkTogether(c bundle.Source, subjects []Subject, ids []int32, j job) error {
 	j.stream = a.stream
 	total, names := runtimeBytes(c.Config())+j.extra, []string{}
 	for _, s := range subjects {

@@ -97,7 +97,7 @@ func (v *Run) arguments(ctx context.Context, a *App) (s Subject, prompt *string,
 }
 
 // prompt turns the PROMPT or --ids into ids. texts is nil for a model without a tokenizer, which only --ids can run.
-func (v *Run) prompt(ctx context.Context, a *App, c *bundle.Checkpoint, prompt *string) ([]int32, *texts, error) {
+func (v *Run) prompt(ctx context.Context, a *App, c bundle.Source, prompt *string) ([]int32, *texts, error) {
 	t, tokErr := a.tokenizer(c)
 	if v.IDs != "" {
 		ids, err := a.ParseIDs(ctx, "--ids", v.IDs)

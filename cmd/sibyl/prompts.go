@@ -109,7 +109,7 @@ func parsePrompts(file string, data []byte) ([]oracle.Prompt, error) {
 }
 
 // checkLength refuses a prompt the model has no place for.
-func (a *App) checkLength(c *bundle.Checkpoint, name string, ids []int32, j job) error {
+func (a *App) checkLength(c bundle.Source, name string, ids []int32, j job) error {
 	cfg := c.Config()
 	limits := engine.Limits{ConfigFile: cfg.File, VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions}
 	return limits.Check(name, engine.Prompt{IDs: ids, PositionIDs: j.position}, j.path, j.have, j.generated)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"sibyl/bundle"
@@ -32,10 +33,29 @@ func (a *App) subject(text string) (Subject, error) {
 				Do: "a trace says itself how it was made"}
 		}
 	case bundle.LanguageBundle, bundle.AIModel:
-		return s, &inputerr.Error{File: s.Model, Found: ref.Kind.String(), Want: "a checkpoint's folder",
-			Do: "bundles are not in this build yet; give the checkpoint it was converted from"}
+		s.Bundle = true
 	}
 	return s, nil
+}
+
+// source opens the model of s: a checkpoint or a bundle. Of a bundle that its own graph runs, weights that cannot be
+// read by role are no error here.
+func (a *App) source(ctx context.Context, s Subject) (bundle.Source, error) {
+	graph := s.Engine != "" && s.Engine != "cpu" && s.Engine != "replay"
+	src, err := bundle.OpenSource(ctx, s.Model, bundle.BundleOptions{NoVerify: a.noVerify, Graph: graph, Progress: a.Progress("comparing main.hash")})
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := src.(*bundle.Shipped); ok && !a.warned[b.Path()] {
+		if a.warned == nil {
+			a.warned = map[string]bool{}
+		}
+		a.warned[b.Path()] = true
+		for _, w := range b.Warnings() {
+			a.Stderr.line("warning: " + w) // also with --quiet: it concerns the result
+		}
+	}
+	return src, nil
 }
 
 // pair reads the subjects of a verb that takes REF and TEST. refParts and testParts ("@fp64") are what a side
@@ -53,6 +73,10 @@ func (a *App) pair(refText, testText, refParts, testParts string) (ref, test Sub
 	if ref, err = a.subject(refText); err != nil {
 		return ref, test, err
 	}
+	if alone && ref.Bundle {
+		return ref, test, &inputerr.Error{File: refText, Found: "a bundle alone", Want: "REF before it: what it is judged by",
+			Do: "name the checkpoint it was converted from first: CHECKPOINT " + refText}
+	}
 	if alone && ref.Trace == "" && ref.String() == ref.Model {
 		if ref, err = ParseSubject(ref.Model+refParts, pathExists); err != nil {
 			return ref, test, err
@@ -60,7 +84,7 @@ func (a *App) pair(refText, testText, refParts, testParts string) (ref, test Sub
 	}
 	if strings.HasPrefix(testText, "@") && !pathExists(testText) {
 		if test, err = ParseSubject(testText, pathExists); err == nil {
-			test.Model = ref.Model
+			test.Model, test.Bundle = ref.Model, ref.Bundle
 		}
 		return ref, test, err
 	}
@@ -105,8 +129,8 @@ func (a *App) open(ctx context.Context, s Subject, defaultMode, delta string) (e
 	}
 	e, err := engine.Open(ctx, s.Engine, engine.Spec{
 		Model: s.Model, Contract: s.Contract, Scheme: s.Scheme, Mode: s.Mode, Delta: delta, Threads: a.Threads,
-		Stream: a.stream && s.Engine == "cpu",
-		File:   s.File, Side: s.Side,
+		Stream: a.stream && s.Engine == "cpu", NoVerify: a.noVerify,
+		File: s.File, Side: s.Side,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", s.display(), err)
@@ -129,13 +153,19 @@ type texts struct {
 	stop []int32 // ids that end a generation
 }
 
-// tokenizer loads the tokenizer of a checkpoint, and which ids end a generation: those of
+// tokenizer loads the tokenizer of a model, and which ids end a generation: those of
 // generation_config.json, else of config.json, else eos_token, as transformers' generate does.
-func (a *App) tokenizer(c *bundle.Checkpoint) (*texts, error) {
-	fsys, dir := c.Tokenizer()
+func (a *App) tokenizer(c bundle.Source) (*texts, error) {
+	fsys, dir, err := c.Tokenizer()
+	if err != nil {
+		return nil, err
+	}
 	tok, chat, err := tokenizer.LoadFS(fsys, dir)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name(), err)
+	}
+	if err := sameVocab(c, tok); err != nil {
+		return nil, err
 	}
 	t := &texts{Tokenizer: tok, chat: chat}
 	if t.stop, err = stopIDs(c); err != nil {
@@ -147,8 +177,23 @@ func (a *App) tokenizer(c *bundle.Checkpoint) (*texts, error) {
 	return t, nil
 }
 
+// sameVocab refuses a bundle whose tokenizer is another model's: one with more ids than there are logits, or with so many
+// fewer that no padding explains them (published models pad by 0.1 %).
+func sameVocab(c bundle.Source, tok *tokenizer.Tokenizer) error {
+	b, ok := c.(*bundle.Shipped)
+	if !ok {
+		return nil
+	}
+	n, logits := tok.VocabSize(), c.Config().VocabSize
+	if n <= logits && n >= logits-max(512, logits/16) {
+		return nil
+	}
+	return &inputerr.Error{File: filepath.Join(b.Path(), "tokenizer"), Found: fmt.Sprintf("a vocabulary of %d ids", n), Want: fmt.Sprintf("%d, as the graph's logits, less some padding", logits),
+		Do: "tokenizer and .aimodel belong to different models: export the bundle again"}
+}
+
 // stopIDs reads eos_token_id, one id or a list.
-func stopIDs(c *bundle.Checkpoint) ([]int32, error) {
+func stopIDs(c bundle.Source) ([]int32, error) {
 	const file = "generation_config.json"
 	data, ok, err := c.Read(file)
 	if err != nil || !ok {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"sibyl/bundle"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 )
@@ -74,7 +73,7 @@ func (v *Run) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	v.Sampling.note(a)
-	ckpt, err := bundle.Open(s.Model)
+	ckpt, err := a.source(ctx, s)
 	if err != nil {
 		return err
 	}

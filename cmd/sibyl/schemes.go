@@ -80,7 +80,7 @@ func (v *Schemes) Run(a *App) error {
 
 // noteScheme says which tensors a subject's scheme leaves as they are. c may be the checkpoint of the other subject:
 // nothing is said then, and nothing of what is wrong with the scheme, which opening the engine does.
-func (a *App) noteScheme(c *bundle.Checkpoint, s Subject) {
+func (a *App) noteScheme(c bundle.Source, s Subject) {
 	ref, err := bundle.Resolve(s.Model)
 	if err != nil || ref.Path != c.Path() && (ref.Kind != bundle.Demo || ref.Name != c.Path()) {
 		return

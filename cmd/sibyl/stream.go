@@ -15,7 +15,7 @@ type Streaming struct {
 // choose decides how the CPU engines of this command read c: layer by layer if asked, or if the weights are more than the
 // memory that is left. Mapped weights need no memory of their own, but a model that does not fit is read from disk again
 // for every pass that goes through all of it.
-func (v *Streaming) choose(a *App, c *bundle.Checkpoint) error {
+func (v *Streaming) choose(a *App, c bundle.Source) error {
 	if v.Stream != nil {
 		a.stream = *v.Stream
 		return nil

@@ -24,6 +24,7 @@ type Subject struct {
 	File     string // of replay:FILE
 	Side     string // whose view replay gives: "ref" or "test"; gate sets it by the place of the subject
 	Trace    string // path of a trace file: then nothing else is set
+	Bundle   bool   // MODEL is a LanguageBundle or an .aimodel folder
 }
 
 // partKind is what a part chooses.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -114,7 +115,7 @@ func (v *Tokenize) arguments() (modelName, input string, err error) {
 	return modelName, input, err
 }
 
-// load reads the tokenizer of a file, a checkpoint folder (which needs no weights for this), or the demo model.
+// load reads the tokenizer of a file, a checkpoint or LanguageBundle (which need no weights for this), or the demo model.
 func (v *Tokenize) load(modelName string) (*tokenizer.Tokenizer, *tokenizer.ChatInfo, error) {
 	if v.Tokenizer != "" {
 		tok, err := tokenizer.Load(v.Tokenizer)
@@ -127,7 +128,15 @@ func (v *Tokenize) load(modelName string) (*tokenizer.Tokenizer, *tokenizer.Chat
 	if ref.Kind == bundle.Demo {
 		return tokenizer.LoadFS(demo.FS, ".")
 	}
-	tok, chat, err := tokenizer.LoadFS(userfile.FS(os.DirFS(ref.Path)), ".")
+	fsys, dir := userfile.FS(os.DirFS(ref.Path)), "."
+	if ref.Kind == bundle.LanguageBundle || ref.Kind == bundle.AIModel {
+		var closer io.Closer
+		if fsys, dir, closer, err = bundle.OpenTokenizer(ref.Path); err != nil {
+			return nil, nil, err
+		}
+		defer func() { _ = closer.Close() }() // only read
+	}
+	tok, chat, err := tokenizer.LoadFS(fsys, dir)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", ref.Path, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"sibyl/bundle"
 	"sibyl/internal/inputerr"
 	"sibyl/trace"
 )
@@ -78,7 +77,7 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 	if err := checkOutput(v.Out, v.Force); err != nil {
 		return err
 	}
-	ckpt, err := bundle.Open(s.Model)
+	ckpt, err := a.source(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ type runOf struct {
 }
 
 // write runs the engine into the file.
-func (v *Trace) write(ctx context.Context, a *App, ckpt *bundle.Checkpoint, s Subject, r runOf) (out *traceResult, err error) {
+func (v *Trace) write(ctx context.Context, a *App, ckpt bundle.Source, s Subject, r runOf) (out *traceResult, err error) {
 	e, err := a.open(ctx, s, "exact", r.delta)
 	if err != nil {
 		return nil, err

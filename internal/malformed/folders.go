@@ -135,9 +135,9 @@ func folders() []Case {
 		map[string][]byte{"model.safetensors": full})
 	add("gguf", "another program's format", `PATH: found a GGUF file ("m.gguf")`+want+"sibyl reads the checkpoint it was made from: give that folder", map[string][]byte{"m.gguf": []byte("GGUF")})
 	add("something-else", "any other folder", `PATH: found 1 other entries ("notes.txt", ...)`+want+aFolder, map[string][]byte{"notes.txt": []byte("x")})
-	add("bundle.aimodel", "known, and not of this build", "PATH: found an .aimodel, want a checkpoint's folder; this build reads checkpoints only; LanguageBundles and .aimodel folders come later",
+	add("bundle.aimodel", "known, and not of this build", "PATH: found an .aimodel, want a checkpoint's folder; give the checkpoint that it was converted from",
 		map[string][]byte{"main.mlirb": []byte("ML\xefR")})
-	add("language-bundle", "known, and not of this build", "PATH: found a LanguageBundle, want a checkpoint's folder; this build reads checkpoints only; LanguageBundles and .aimodel folders come later",
+	add("language-bundle", "known, and not of this build", "PATH: found a LanguageBundle, want a checkpoint's folder; give the checkpoint that it was converted from",
 		map[string][]byte{"metadata.json": []byte(`{"kind":"llm"}`)})
 	return list
 }

@@ -21,7 +21,7 @@ const settled = 2 * time.Second
 
 // WeightsSHA256 is c.WeightsSHA256, computed once for each state of the files: it is kept by their paths, sizes and
 // times of change. A checkpoint that does not lie in files (the embedded demo) is hashed each time.
-func (s *Store) WeightsSHA256(ctx context.Context, c *bundle.Checkpoint, progress func(done, total int64)) (string, error) {
+func (s *Store) WeightsSHA256(ctx context.Context, c bundle.Source, progress func(done, total int64)) (string, error) {
 	compute := func() ([]byte, error) {
 		sum, err := c.WeightsSHA256(ctx, progress)
 		return []byte(sum), err
@@ -50,13 +50,10 @@ func isHex(s string) bool {
 }
 
 // stamps lists path, size and time of change of the checkpoint's files; ok is false if one is not a settled file.
-func stamps(c *bundle.Checkpoint) (list string, ok bool) {
+func stamps(c bundle.Source) (list string, ok bool) {
 	var b strings.Builder
-	for _, shard := range c.Shards() {
-		if m := shard.Map(); m == nil || !m.Mapped() {
-			return "", false // not of a file system of this machine, whatever its name is
-		}
-		path, err := filepath.Abs(shard.Path())
+	for _, file := range c.Files() { // none of a file system of another kind, whatever its name is
+		path, err := filepath.Abs(file)
 		if err != nil {
 			return "", false
 		}
@@ -70,7 +67,7 @@ func stamps(c *bundle.Checkpoint) (list string, ok bool) {
 }
 
 // NonFinite is c.NonFinite for weights of a known hash, scanned once.
-func (s *Store) NonFinite(ctx context.Context, c *bundle.Checkpoint, weights string, progress func(done, total int64)) (found []bundle.NonFinite, err error) {
+func (s *Store) NonFinite(ctx context.Context, c bundle.Source, weights string, progress func(done, total int64)) (found []bundle.NonFinite, err error) {
 	compute := func() ([]byte, error) {
 		found, err := c.NonFinite(ctx, progress)
 		if err != nil {

@@ -27,7 +27,7 @@ func (driver) Describe() string {
 
 // Open implements engine.Driver. spec.File is the transcript; spec.Side says whose view of it to give, and spec.Model
 // the model it must have been made of: another one's config is refused.
-func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
+func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error) {
 	subject := spec.Model + "@replay:" + spec.File
 	for _, part := range []struct{ name, found, only string }{
 		{"contract", spec.Contract, ""}, {"scheme", spec.Scheme, ""}, {"mode", spec.Mode, ""}, {"delta", spec.Delta, "recurrent"},
@@ -49,7 +49,7 @@ func (driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	ck, err := bundle.Open(spec.Model)
+	ck, err := bundle.OpenSource(ctx, spec.Model, bundle.BundleOptions{NoVerify: spec.NoVerify, Graph: true})
 	if err != nil {
 		return nil, err
 	}
