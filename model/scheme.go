@@ -57,13 +57,19 @@ func subject(src bundle.Source, contract, mode, scheme string, model string) (te
 	if scheme != "" && scheme != "stored" {
 		return text + "," + scheme, scheme
 	}
+	return text, SchemeOf(src)
+}
+
+// SchemeOf names how a model's weights are stored: by a scheme's name, by what the bytes are where no named scheme is
+// meant, or "stored" for a checkpoint's or a bundle's own plain weights.
+func SchemeOf(src bundle.Source) string {
 	if shipped, ok := src.(*bundle.Shipped); ok {
 		if name := quant.NameOf(shipped); name != "" {
-			return text, name
+			return name
 		}
 	}
 	if q := src.Quantization(); q != nil {
-		return text, q.Scheme
+		return q.Scheme
 	}
-	return text, "stored"
+	return "stored"
 }

@@ -15,7 +15,17 @@ import (
 )
 
 // controls gives the gate's controls: CPU engines on the reference's checkpoint, opened when a flip needs them.
-func (v *Gate) controls(a *App, ref, test Subject, refInfo, testInfo engine.Info) ([]oracle.Control, error) {
+func (v *Gate) controls(ctx context.Context, a *App, ref, test Subject, refInfo, testInfo engine.Info) ([]oracle.Control, error) {
+	if test.Bundle && test.Scheme == "" { // its bytes say the scheme, whatever engine runs them
+		src, err := a.source(ctx, test)
+		if err != nil {
+			return nil, err
+		}
+		testInfo.Scheme = model.SchemeOf(src)
+		if err := src.Close(); err != nil {
+			return nil, err
+		}
+	}
 	specs, err := oracle.Controls(sideOf(ref, refInfo), testSide(ref, test, testInfo))
 	if err != nil {
 		// An engine that says no contract sibyl knows cannot be explained by one; a file that cannot be read was refused before.
@@ -89,6 +99,8 @@ func (v *Gate) noise(a *App, ref Subject, ckpt bundle.Source) []oracle.Control {
 	exact := ref.Engine == "" || ref.Engine == "cpu"
 	plain := (ref.Contract == "" || ref.Contract == "hf-fp32") && ref.Scheme == ""
 	switch {
+	case ref.Bundle: // float64 reads checkpoints
+		return nil
 	case v.Noise != nil && !*v.Noise, ref.Engine != "fp64" && !(exact && plain):
 		return nil
 	case v.Noise == nil && ckpt.Sizes().Total() > noiseBytes:

@@ -37,7 +37,7 @@ func (v *Gate) engines(ctx context.Context, a *App, ref, test Subject, ckpt bund
 		}
 		s.Warnings = append(s.Warnings, notes...)
 	}
-	s.Controls, err = v.controls(a, ref, test, s.Ref.Info(), s.Test.Info())
+	s.Controls, err = v.controls(ctx, a, ref, test, s.Ref.Info(), s.Test.Info())
 	s.Controls = append(v.noise(a, ref, ckpt), s.Controls...)
 	keep.controls(a, s.Controls, ref, test)
 	return opened, err

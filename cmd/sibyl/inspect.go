@@ -10,12 +10,11 @@ import (
 
 // Inspect shows what is in a checkpoint, a bundle or a trace file.
 type Inspect struct {
-	Model    string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, a bundle, or a trace file; left out, the demo model."`
-	Tensors  bool   `help:"List every tensor; the default folds those of one role."`
-	Hash     bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
-	Scan     bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
-	Against  string `placeholder:"CHECKPOINT" help:"Hold every weight of a bundle against the checkpoint it was made from (demo: the demo model)."`
-	NoVerify bool   `help:"Show a bundle whose main.hash is missing or does not match."`
+	Model   string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, a bundle, or a trace file; left out, the demo model."`
+	Tensors bool   `help:"List every tensor; the default folds those of one role."`
+	Hash    bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
+	Scan    bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
+	Against string `placeholder:"CHECKPOINT" help:"Hold every weight of a bundle against the checkpoint it was made from (demo: the demo model)."`
 	JSON
 }
 

@@ -115,7 +115,7 @@ func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error
 	r.read = v.Hash || v.Against != "" || v.Scan && b.Asset.Size() <= quickBytes
 	r.describe(b)
 	if r.read && b.Asset.Bytes() != nil {
-		if err := r.verify(ctx, a, b, v.NoVerify); err != nil {
+		if err := r.verify(ctx, a, b, a.noVerify); err != nil {
 			return err
 		}
 	}
