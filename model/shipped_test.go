@@ -38,11 +38,11 @@ var shippedSamples = []struct {
 	{"tiny-dense-tied-int8lin-debuginfo", "tiny-dense-tied", nil, "int8lin", []string{"coreai-fp16", "coreai-eager", "hf-fp32"}},
 	{"tiny-moe-int8hu-sym", "tiny-moe", nil, "int8hu-sym", []string{"coreai-fp16", "hf-fp32", "coreai-cpu"}},
 	{"opticks-2m-int8hu-sym", "opticks-2m", nil, "int8hu-sym", []string{"coreai-fp16", "hf-fp32"}},
-	{"tiny-dense-tied-u4-minval", "tiny-dense-tied", &quant.Scheme{Name: "u4 body", Body: u4Spec, Head: bf16Spec, Embed: bf16Spec, Rest: bf16Spec}, "", []string{"hf-fp32", "hf-bf16"}},
-	{"tiny-dense-gva-apple-q35", "tiny-dense-gva", nil, "u4-minval", []string{"hf-fp32", "hf-bf16"}},
-	{"tiny-dense-gva-apple-q35-bf16", "tiny-dense-gva", &quant.Scheme{Name: "bf16", Body: bf16Spec, Head: bf16Spec, Embed: bf16Spec, Rest: bf16Spec}, "", []string{"hf-fp32", "hf-bf16"}},
-	{"tiny-moe-apple-q35", "tiny-moe", nil, "u4-minval", []string{"hf-fp32", "hf-bf16"}},
-	{"opticks-2m-apple-q35", "opticks-2m", nil, "u4-minval", []string{"hf-fp32"}},
+	{"tiny-dense-tied-u4-minval", "tiny-dense-tied", &quant.Scheme{Name: "u4 body", Body: u4Spec, Head: bf16Spec, Embed: bf16Spec, Rest: bf16Spec}, "", []string{"coreai-bf16", "hf-fp32"}},
+	{"tiny-dense-gva-apple-q35", "tiny-dense-gva", nil, "u4-minval", []string{"coreai-bf16", "hf-fp32", "hf-bf16"}},
+	{"tiny-dense-gva-apple-q35-bf16", "tiny-dense-gva", &quant.Scheme{Name: "bf16", Body: bf16Spec, Head: bf16Spec, Embed: bf16Spec, Rest: bf16Spec}, "", []string{"coreai-bf16", "hf-fp32"}},
+	{"tiny-moe-apple-q35", "tiny-moe", nil, "u4-minval", []string{"coreai-bf16", "hf-fp32", "hf-bf16"}},
+	{"opticks-2m-apple-q35", "opticks-2m", nil, "u4-minval", []string{"coreai-bf16", "hf-fp32"}},
 }
 
 const shippedDir = "../testdata/bundles"
@@ -182,7 +182,7 @@ func planned(t *testing.T, src bundle.Source, contract string, scheme *quant.Sch
 	}
 	plan, arith := &Plan{Keep: true}, kernels.Exact
 	if chosen.Contract.Arithmetic != "" {
-		arith = kernels.CoreAICPU
+		arith = kernels.Own(chosen.Contract.Arithmetic)
 	}
 	if err = plan.UseContract(src.Config(), chosen); err == nil {
 		err = plan.useScheme(src, named)
