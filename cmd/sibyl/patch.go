@@ -14,12 +14,11 @@ import (
 
 // Patch writes a copy of a bundle with other constants.
 type Patch struct {
-	Bundle   string   `arg:"" name:"BUNDLE" help:"A LanguageBundle or .aimodel folder."`
-	Set      []string `sep:"none" placeholder:"NAME[I,J]=VALUE" help:"Set one element; may be repeated."`
-	Tensor   []string `sep:"none" placeholder:"NAME=FILE:TENSOR" help:"Set all elements from a tensor of a safetensors file; may be repeated."`
-	Out      string   `name:"out" short:"o" placeholder:"DIR" required:"" help:"The folder to make."`
-	Force    bool     `help:"Replace a bundle, or an empty folder; nothing else."`
-	NoVerify bool     `help:"Take a bundle whose main.hash is missing or does not match."`
+	Bundle string   `arg:"" name:"BUNDLE" help:"A LanguageBundle or .aimodel folder."`
+	Set    []string `sep:"none" placeholder:"NAME[I,J]=VALUE" help:"Set one element; may be repeated."`
+	Tensor []string `sep:"none" placeholder:"NAME=FILE:TENSOR" help:"Set all elements from a tensor of a safetensors file; may be repeated."`
+	Out    string   `name:"out" short:"o" placeholder:"DIR" required:"" help:"The folder to make."`
+	Force  bool     `help:"Replace a bundle, or an empty folder; nothing else."`
 	JSON
 }
 
@@ -65,7 +64,7 @@ func (v *Patch) Run(ctx context.Context, a *App) (err error) {
 	if len(v.Set)+len(v.Tensor) == 0 {
 		return &inputerr.Error{File: "patch", Found: "nothing to change", Want: "--set or --tensor", Do: "sibyl patch --help shows their form"}
 	}
-	b, err := bundle.OpenBundle(ctx, v.Bundle, bundle.BundleOptions{NoVerify: v.NoVerify, Progress: a.Progress("hashing main.mlirb")})
+	b, err := bundle.OpenBundle(ctx, v.Bundle, bundle.BundleOptions{NoVerify: a.noVerify, Progress: a.Progress("hashing main.mlirb")})
 	if err != nil {
 		return err
 	}
