@@ -166,7 +166,7 @@ func (g *gate) runControls(ctx context.Context) error {
 		if c.Kind == ControlNoise || c.Same != "" || len(texts) == 0 {
 			continue
 		}
-		rows, err := g.runControl(ctx, k, texts)
+		rows, err := g.runControl(ctx, k, texts, g.decodeControl)
 		if err != nil {
 			if ctx.Err() != nil {
 				return fmt.Errorf("gate stopped in the controls: %w", ctx.Err())
@@ -184,8 +184,10 @@ func (g *gate) runControls(ctx context.Context) error {
 	return nil
 }
 
-// runControl scores texts with control k, which it opens and closes if that is left to it.
-func (g *gate) runControl(ctx context.Context, k int, texts [][]int32) (rows [][]Seen, err error) {
+// runControl scores texts with control k, which it opens and closes if that is left to it; then, if not nil, is asked of
+// it too.
+func (g *gate) runControl(ctx context.Context, k int, texts [][]int32,
+	then func(ctx context.Context, k int, e engine.Engine, who string) error) (rows [][]Seen, err error) {
 	c := &g.Controls[k]
 	who, e := "control "+c.Label, c.Engine
 	if e == nil {
@@ -201,7 +203,52 @@ func (g *gate) runControl(ctx context.Context, k int, texts [][]int32) (rows [][
 	}
 	rows, err = g.scoreTexts(ctx, e, who, texts)
 	g.res.Controls[k].Engine = describe(e.Info())
+	if err == nil && then != nil {
+		err = then(ctx, k, e, who)
+	}
 	return rows, err
+}
+
+// decodeControl runs control k along TEST's decode path, if its results depend on where calls end: what it shows of a
+// token in one pass over the text then says nothing of that token as a step.
+func (g *gate) decodeControl(ctx context.Context, k int, e engine.Engine, who string) error {
+	if !e.Info().CallsMatter {
+		return nil
+	}
+	g.steps[k] = make([][]Seen, len(g.res.Prompts))
+	for i := range g.res.Prompts {
+		q := &g.res.Prompts[i]
+		n := g.flippedSteps(i)
+		if n == 0 {
+			continue
+		}
+		g.progress(who+": decode path", i, len(g.res.Prompts))
+		err := generate(ctx, e, who, q, q.RefIDs[:n], &g.p, func(_ int, s Seen) error {
+			g.steps[k][i] = append(g.steps[k][i], s)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flippedSteps is how many tokens after prompt i there are up to TEST's last flip while decoding; all of them if the
+// protocol wants controls everywhere.
+func (g *gate) flippedSteps(i int) (n int) {
+	q := &g.res.Prompts[i]
+	if g.p.Controls == ControlsEverywhere {
+		return len(q.RefIDs)
+	}
+	for _, t := range g.tested {
+		for k := range t.Seen {
+			if pos := t.From + k; t.Prompt == i && t.Part != TeacherForced && t.Seen[k].ID != g.refAt(t.Part, i, pos).ID {
+				n = max(n, pos-(len(q.IDs)-1)+1)
+			}
+		}
+	}
+	return min(n, len(q.RefIDs))
 }
 
 // flipped gives the texts of prompts with a flip up to the last one, and which prompts they are; all texts in full if
@@ -218,8 +265,8 @@ func (g *gate) flipped() (texts [][]int32, prompts []int) {
 		}
 	}
 	for i, n := range upto {
-		if g.p.Controls == ControlsEverywhere {
-			n = len(all[i])
+		if g.p.Controls == ControlsEverywhere || n > 0 && g.p.Path.Last {
+			n = len(all[i]) // a shorter text would have another last call
 		}
 		if n = min(n, len(all[i])); n > 0 {
 			texts, prompts = append(texts, all[i][:n]), append(prompts, i)
@@ -229,24 +276,41 @@ func (g *gate) flipped() (texts [][]int32, prompts []int) {
 }
 
 // controlAt is what control k showed at a position, if it was run there. Its view is that of its teacher-forced pass
-// in every part: controls are definitions, whose decode path gives what their prefill gives.
-func (g *gate) controlAt(k, prompt, pos int) (s Seen, ok bool) {
-	var row []Seen
-	switch c := &g.Controls[k]; {
-	case c.Same == RoleRef:
-		row = g.ref[prompt]
-	case c.Same == RoleTest:
-		for i := range g.tested {
-			if t := &g.tested[i]; t.Part == TeacherForced && t.Prompt == prompt {
-				row = t.Seen
-				break
-			}
-		}
-	case g.ctls[k] != nil:
-		row = g.ctls[k][prompt]
-	}
-	if pos >= len(row) {
+// in every part, since the decode path of a definition gives what its prefill gives; but where calls matter it is that of
+// its own decode path in the parts that decode.
+func (g *gate) controlAt(k int, part PartName, prompt, pos int) (s Seen, ok bool) {
+	row, first := g.controlRow(k, part, prompt)
+	if pos < first || pos-first >= len(row) {
 		return Seen{}, false
 	}
-	return row[pos], true
+	return row[pos-first], true
+}
+
+// controlRow is the view of control k that counts in a part, and the position it begins at.
+func (g *gate) controlRow(k int, part PartName, prompt int) (row []Seen, first int) {
+	c, decoding := &g.Controls[k], part != TeacherForced
+	step := len(g.res.Prompts[prompt].IDs) - 1
+	switch {
+	case c.Same == RoleRef && decoding && g.Ref.Info().CallsMatter:
+		return g.gen[prompt], step
+	case c.Same == RoleRef:
+		return g.ref[prompt], 0
+	case c.Same == RoleTest:
+		want := TeacherForced
+		if decoding && g.test.CallsMatter {
+			want = Rollout
+		}
+		for i := range g.tested {
+			if t := &g.tested[i]; t.Part == want && t.Prompt == prompt {
+				return t.Seen, t.From
+			}
+		}
+	case decoding && g.res.Controls[k].Engine.CallsMatter:
+		if g.steps[k] != nil {
+			return g.steps[k][prompt], step
+		}
+	case g.ctls[k] != nil:
+		return g.ctls[k][prompt], 0
+	}
+	return nil, 0
 }

@@ -119,6 +119,8 @@ type gate struct {
 	ref  [][]Seen   // REF over prompt and continuation, [prompt][pos]; nil until qualified
 	gen  [][]Seen   // REF's decode path, [prompt][generated token]
 	ctls [][][]Seen // the same for each control, [control][prompt][pos]: as far as it was run
+	// steps is the decode path of each control whose calls matter, [control][prompt][generated token].
+	steps [][][]Seen
 
 	tested []Shown // what TEST showed, by part and prompt
 	forced error   // how TEST's teacher forcing ended, which is run beside REF's
@@ -131,7 +133,7 @@ func newGate(s Setup, p Protocol) *gate {
 	for _, name := range []PartName{Qualification, TeacherForced, StateStep, Rollout} {
 		r.Parts = append(r.Parts, Part{Name: name, Status: PartNotRun})
 	}
-	g := &gate{Setup: s, p: p, res: r, ctls: make([][][]Seen, len(s.Controls))}
+	g := &gate{Setup: s, p: p, res: r, ctls: make([][][]Seen, len(s.Controls)), steps: make([][][]Seen, len(s.Controls))}
 	if s.Ref == nil || s.Test == nil {
 		return g
 	}

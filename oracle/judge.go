@@ -30,7 +30,7 @@ func (g *gate) judge(part PartName, prompt, pos int, ref, test Seen) {
 	c := Case{Ref: ref, Test: test, TestShowsTies: g.test.Shows.Has(engine.TopK), Margin: g.p.margin(&ref), Floor: g.p.Margin}
 	var chose map[string]int32
 	for k, ctl := range g.Controls {
-		s, ok := g.controlAt(k, prompt, pos)
+		s, ok := g.controlAt(k, part, prompt, pos)
 		if !ok || ctl.Kind == ControlNoise {
 			continue
 		}

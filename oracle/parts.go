@@ -121,7 +121,7 @@ func (g *gate) runNoise(ctx context.Context) error {
 		if c.Kind != ControlNoise {
 			continue
 		}
-		rows, err := g.runControl(ctx, k, g.texts())
+		rows, err := g.runControl(ctx, k, g.texts(), nil)
 		if err != nil {
 			return err
 		}

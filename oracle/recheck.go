@@ -84,22 +84,37 @@ func (t *Transcript) Replay(ctx context.Context, live Live) (*RecheckResult, err
 	}
 	if t.Sibyl != nil && live.Control != nil {
 		for _, info := range t.Sibyl.Result.Controls {
-			c := RecheckCheck{By: RoleControl, Control: info.Label, Part: TeacherForced}
-			if len(t.of(c)) == 0 {
-				continue
-			}
-			e, why, err := live.Control(ctx, info)
-			if err != nil {
-				return nil, err
-			}
-			c.Note = why
-			if err := r.check(ctx, t, c, e, live); err != nil {
+			if err := r.control(ctx, t, info, live); err != nil {
 				return nil, err
 			}
 		}
 	}
 	r.conclude(t)
 	return r, nil
+}
+
+// control opens a control again and checks its views.
+func (r *RecheckResult) control(ctx context.Context, t *Transcript, info ControlInfo, live Live) error {
+	var checks []RecheckCheck
+	for _, part := range []PartName{TeacherForced, Rollout} {
+		if c := (RecheckCheck{By: RoleControl, Control: info.Label, Part: part}); len(t.of(c)) > 0 {
+			checks = append(checks, c)
+		}
+	}
+	if len(checks) == 0 {
+		return nil
+	}
+	e, why, err := live.Control(ctx, info)
+	if err != nil {
+		return err
+	}
+	for _, c := range checks {
+		c.Note = why
+		if err := r.check(ctx, t, c, e, live); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check runs one side in one part again, if something is recorded of it and the engine is there.

@@ -26,7 +26,7 @@ func (s still) Generate(context.Context, engine.Prompt, engine.Options, func(*en
 func (e EngineInfo) Info() engine.Info {
 	i := engine.Info{Engine: e.Engine, Subject: e.Subject, Contract: e.Contract, Scheme: e.Scheme, Mode: e.Mode,
 		VocabSize: e.VocabSize, MaxPositions: e.MaxPositions, LogitsDType: e.LogitsDType, Threads: e.Threads,
-		WeightsSHA256: e.WeightsSHA256, ConfigSHA256: e.ConfigSHA256, Fallbacks: e.Fallbacks}
+		CallsMatter: e.CallsMatter, WeightsSHA256: e.WeightsSHA256, ConfigSHA256: e.ConfigSHA256, Fallbacks: e.Fallbacks}
 	for _, name := range strings.Split(e.Shows, ", ") {
 		for s := engine.IDs; s <= engine.TakeState; s <<= 1 {
 			if s.String() == name {
@@ -79,9 +79,9 @@ func (e *TranscriptEvidence) rejudge() (*GateResult, []string) {
 func (e *TranscriptEvidence) restore(g *gate) (problems []string) {
 	n := len(g.res.Prompts)
 	g.gen = make([][]Seen, n)
-	ref, ctls := make([][]Seen, n), make([][][]Seen, len(g.Controls))
+	ref, ctls, steps := make([][]Seen, n), make([][][]Seen, len(g.Controls)), make([][][]Seen, len(g.Controls))
 	for k := range ctls {
-		ctls[k] = make([][]Seen, n)
+		ctls[k], steps[k] = make([][]Seen, n), make([][]Seen, n)
 	}
 	for i := range e.Shown {
 		s := &e.Shown[i]
@@ -90,13 +90,17 @@ func (e *TranscriptEvidence) restore(g *gate) (problems []string) {
 			ref[s.Prompt] = s.Seen
 		case s.By == RoleRef && s.Part == Rollout:
 			g.gen[s.Prompt] = s.Seen
-		case s.By == RoleControl && s.Part == TeacherForced:
+		case s.By == RoleControl && s.Part != StateStep:
 			k := slices.IndexFunc(g.Controls, func(c Control) bool { return c.Label == s.Control })
 			if k < 0 {
 				problems = append(problems, fmt.Sprintf("sibyl.shown[%d]: control %.60q is none of the result's", i, s.Control))
 				continue
 			}
-			ctls[k][s.Prompt] = s.Seen
+			if s.Part == Rollout {
+				steps[k][s.Prompt] = s.Seen
+			} else {
+				ctls[k][s.Prompt] = s.Seen
+			}
 		}
 	}
 	complete := true
@@ -115,7 +119,7 @@ func (e *TranscriptEvidence) restore(g *gate) (problems []string) {
 		}
 	}
 	if complete {
-		g.ref, g.ctls = ref, ctls
+		g.ref, g.ctls, g.steps = ref, ctls, steps
 	} else if g.res.part(Qualification).Status == PartRan {
 		problems = append(problems, "the evidence of REF is not complete, though the record says that part 1 ran")
 	}

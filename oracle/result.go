@@ -132,6 +132,7 @@ type EngineInfo struct {
 	MaxPositions  int              `json:"max_positions"`
 	LogitsDType   string           `json:"logits_dtype"`
 	StateDTypes   string           `json:"state_dtypes"`
+	CallsMatter   bool             `json:"calls_matter,omitempty"` // results depend on where calls end
 	Threads       int              `json:"threads"`
 	WeightsSHA256 string           `json:"weights_sha256,omitempty"`
 	ConfigSHA256  string           `json:"config_sha256,omitempty"`
@@ -142,6 +143,7 @@ type EngineInfo struct {
 func describe(i engine.Info) EngineInfo {
 	return EngineInfo{Subject: i.Subject, Engine: i.Engine, Contract: i.Contract, Scheme: i.Scheme, Mode: i.Mode,
 		Shows: i.Shows.String(), VocabSize: i.VocabSize, MaxPositions: i.MaxPositions, LogitsDType: i.LogitsDType, Threads: i.Threads,
+		CallsMatter:   i.CallsMatter,
 		StateDTypes:   fmt.Sprintf("recurrent %s, conv %s, KV %s", i.StateDTypes.Recurrent, i.StateDTypes.Conv, i.StateDTypes.KV),
 		WeightsSHA256: i.WeightsSHA256, ConfigSHA256: i.ConfigSHA256, Fallbacks: i.Fallbacks}
 }

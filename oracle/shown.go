@@ -23,13 +23,15 @@ const (
 
 // Shown is what one engine showed of one prompt in one part of a gate: enough to judge it again, or to stand in for
 // the engine, without running anything. REF and the controls have their teacher-forced view (TeacherForced) and REF
-// its decode path (Rollout); TEST has all parts that ran.
+// its decode path (Rollout), as have controls whose calls matter; TEST has all parts that ran.
 type Shown struct {
 	By      Role
 	Control string // the control's label
 	Part    PartName
 	Prompt  int // index into GateResult.Prompts
 	From    int // index of the last token consumed at Seen[0]; the others follow
+	// Calls are the calls in which the tokens were consumed (engine.Path.Calls); "" in transcripts before it was recorded.
+	Calls string
 	Seen    []Seen
 }
 
@@ -40,6 +42,7 @@ type shownJSON struct {
 	Part    PartName `json:"part"`
 	Prompt  int      `json:"prompt"`
 	From    int      `json:"from"`
+	Calls   string   `json:"calls,omitempty"`
 
 	IDs       []int32         `json:"ids"`
 	Ties      map[int][]int32 `json:"ties,omitempty"`       // by index, where there are more than the id itself
@@ -83,7 +86,7 @@ func (x *lossless) UnmarshalJSON(b []byte) error {
 
 // MarshalJSON writes s by columns. Columns that the engine shows nothing of are left out.
 func (s Shown) MarshalJSON() ([]byte, error) {
-	out := shownJSON{By: s.By, Control: s.Control, Part: s.Part, Prompt: s.Prompt, From: s.From, IDs: []int32{}}
+	out := shownJSON{By: s.By, Control: s.Control, Part: s.Part, Prompt: s.Prompt, From: s.From, Calls: s.Calls, IDs: []int32{}}
 	top := slices.ContainsFunc(s.Seen, func(x Seen) bool { return len(x.Top) > 0 })
 	lse := slices.ContainsFunc(s.Seen, func(x Seen) bool { return !math.IsNaN(x.LSE) })
 	for i, x := range s.Seen {
@@ -144,7 +147,7 @@ func (s *Shown) unmarshal(b []byte) error {
 		return fmt.Errorf("columns: found %d ids, %d top_ids, %d top_logits, %d log_sum_exp, want one for each id",
 			n, len(in.TopIDs), len(in.TopLogits), len(in.LSE))
 	}
-	*s = Shown{By: in.By, Control: in.Control, Part: in.Part, Prompt: in.Prompt, From: in.From, Seen: make([]Seen, n)}
+	*s = Shown{By: in.By, Control: in.Control, Part: in.Part, Prompt: in.Prompt, From: in.From, Calls: in.Calls, Seen: make([]Seen, n)}
 	for i := range s.Seen {
 		x := &s.Seen[i]
 		x.ID, x.LSE, x.Ties, x.Fault = in.IDs[i], math.NaN(), []int32{in.IDs[i]}, in.Faults[i]
@@ -223,6 +226,25 @@ func (g *gate) shown() []Shown {
 			}
 			out = append(out, Shown{By: RoleControl, Control: c.Label, Part: TeacherForced, Prompt: i, Seen: row})
 		}
+		for i, row := range g.steps[k] {
+			if len(row) > 0 {
+				out = append(out, Shown{By: RoleControl, Control: c.Label, Part: Rollout, Prompt: i, From: len(g.res.Prompts[i].IDs) - 1, Seen: row})
+			}
+		}
+	}
+	for i := range out {
+		out[i].Calls = out[i].calls(g.p.Path, &g.res.Prompts[out[i].Prompt])
 	}
 	return out
+}
+
+// calls are those in which the tokens of the view reached the engine on a path.
+func (s *Shown) calls(p engine.Path, q *PromptResult) string {
+	switch s.Part {
+	case StateStep: // REF's, up to the state; then TEST's
+		return p.Calls(len(q.IDs), len(s.Seen))
+	case Rollout:
+		return p.Calls(len(q.IDs), len(s.Seen)-1)
+	}
+	return p.Calls(len(s.Seen), 0)
 }

@@ -193,6 +193,10 @@ func (t *Transcript) checkEvidence() error {
 			return t.bad(fmt.Sprintf("sibyl.shown[%d]", i), fmt.Sprintf("%d positions from %d", len(s.Seen), s.From),
 				fmt.Sprintf("at most %d from %d", s.Part.positions(q), want))
 		}
+		if want := s.calls(r.Protocol.Path, q); s.Calls != "" && s.Calls != want {
+			return t.bad(fmt.Sprintf("sibyl.shown[%d].calls", i), inputerr.Clip(s.Calls, 60)+": a prompt split at other call boundaries than its path's",
+				inputerr.Clip(want, 60)+", the calls of path "+r.Protocol.PathName)
+		}
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ func (v *Gate) replay(ctx context.Context, a *App) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := v.samePath(t); err != nil {
+		return err
+	}
 	o := &onceMore{t: t, a: a, stream: v.Streaming, keep: &gateCache{sums: map[string]string{}}}
 	defer o.close(&err)
 	live := oracle.Live{Progress: a.stages()}
@@ -53,6 +56,20 @@ func (v *Gate) replay(ctx context.Context, a *App) (err error) {
 		return statusError(code)
 	}
 	return nil
+}
+
+// samePath refuses --path where it is not the transcript's own, which is what is run.
+func (v *Gate) samePath(t *oracle.Transcript) error {
+	path, err := parsePath(v.Path)
+	if err != nil {
+		return err
+	}
+	_, recorded := t.Prompts()
+	if path == (engine.Path{}) || path == recorded.Path { // prefill is also what is not typed
+		return nil
+	}
+	return &inputerr.Error{File: "--path", Found: path.String() + ": a prompt split at other call boundaries than the transcript's",
+		Want: recorded.Path.String() + ", the path of " + t.File(), Do: "leave it out: what was recorded is what is run again"}
 }
 
 // again is which subjects to run: as typed, or as recorded, on the MODEL that was typed if it has no parts. The

@@ -157,7 +157,6 @@ func TestNotHeld(t *testing.T) {
 		{"fewer-tokens", generate(engine.Options{MaxTokens: 3, TopK: 2}, 20, 5), ""},
 		{"other-text", score(engine.Want{}, 9, 9), "t.json holds no teacher forcing over this text: "},
 		{"beyond", score(engine.Want{}, 1, 2, 3, 20, 20), "t.json holds no teacher forcing over this text beyond its first 3 tokens: "},
-		{"other-path", score(engine.Want{Path: engine.Path{Chunk: 1}}, 1, 2, 3), "t.json holds no run with path step (its own is prefill): "},
 		{"other-prompt", generate(engine.Options{MaxTokens: 1}, 9), "t.json holds no decode path after this prompt: "},
 		{"prompt-cut", generate(engine.Options{MaxTokens: 1}, 1, 2), "t.json holds no decode path after this prompt: "},
 		{"more-tokens", generate(engine.Options{MaxTokens: 6}, 20, 5), "t.json holds no more than 5 tokens after this prompt along these ids: "},
@@ -180,6 +179,12 @@ func TestNotHeld(t *testing.T) {
 		if !errors.Is(tt.err, engine.ErrNotShown) || tt.err.Error() != tt.want+engine.ErrNotShown.Error() {
 			t.Errorf("%s: %v\nwant %s%v", tt.name, tt.err, tt.want, engine.ErrNotShown)
 		}
+	}
+	var in *inputerr.Error
+	err = score(engine.Want{Path: engine.Path{Chunk: 1}}, 1, 2, 3)
+	if want := "t.json: path: found step: a prompt split at other call boundaries than the transcript's, want prefill"; !errors.As(err, &in) ||
+		!strings.Contains(err.Error(), want) {
+		t.Errorf("another path: %v\nwant %s", err, want)
 	}
 	var got []int32
 	if err := foreign.Generate(t.Context(), input, engine.Options{MaxTokens: 16}, func(k *engine.Token) error {

@@ -254,12 +254,16 @@ func (e *Engine) find(p engine.Prompt, path engine.Path, decode bool, prompt int
 	if p.PositionIDs != nil {
 		return nil, fmt.Errorf("%s holds no run with position ids: %w", e.name, engine.ErrNotShown)
 	}
+	if e.path != nil && path != *e.path {
+		return nil, &inputerr.Error{File: e.name, Field: "path", Found: path.String() + ": a prompt split at other call boundaries than the transcript's",
+			Want: e.path.String(), Do: "run along the path that was recorded: --path " + e.path.String()}
+	}
 	longest := -1
 	for i := range e.held {
 		x := &e.held[i]
 		// A prefix of a text was seen in passing only where it was consumed in the same way: the whole prompt of a
 		// decode path, and calls that begin at the same tokens.
-		if x.decode != decode || decode && x.prompt != prompt || !e.samePath(path) {
+		if x.decode != decode || decode && x.prompt != prompt || !decode && path.Last && len(x.ids) != len(ids) {
 			continue
 		}
 		if decode && !slices.Equal(x.ids[:prompt], ids[:prompt]) {
@@ -276,8 +280,6 @@ func (e *Engine) find(p engine.Prompt, path engine.Path, decode bool, prompt int
 		what = "decode path after this prompt"
 	}
 	switch {
-	case !e.samePath(path):
-		what = fmt.Sprintf("run with path %s (its own is %s)", path, *e.path)
 	case decode && longest >= prompt:
 		what = fmt.Sprintf("more than %d tokens after this prompt along these ids", longest-prompt+1)
 	case longest > 0:
@@ -285,9 +287,6 @@ func (e *Engine) find(p engine.Prompt, path engine.Path, decode bool, prompt int
 	}
 	return nil, fmt.Errorf("%s holds no %s%s: %w", e.name, what, e.lacks, engine.ErrNotShown)
 }
-
-// samePath says whether texts were consumed in these calls; a transcript that does not say answers for any.
-func (e *Engine) samePath(p engine.Path) bool { return e.path == nil || *e.path == p }
 
 func common(a, b []int32) int {
 	n := 0
