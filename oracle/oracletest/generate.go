@@ -124,14 +124,17 @@ func (s *suite) choose() {
 	s.sequence("chosen rollout and teacher forcing", s.bound(), positionsOf(tokens), s.scored(prompt, picked))
 }
 
-// generatePaths: how the prompt is consumed does not change the rollout.
+// generatePaths: how the prompt is consumed does not change the rollout, unless calls matter and are other ones.
 func (s *suite) generatePaths() {
 	prompt := s.fx.Prompts[0]
 	o := s.options()
-	o.MaxTokens = steps
+	o.MaxTokens, o.Path = steps, engine.Path{}
 	whole := s.generate(o, prompt)
 	o.Force = tokenIDs(whole) // a near tie must not lead two paths apart
 	for _, path := range pathsOf[1:] {
+		if !s.sameCalls(path, engine.Path{}, len(prompt)) {
+			continue
+		}
 		o.Path = path
 		s.sequence(fmt.Sprintf("rollout after prefill and after %s", path), s.bound(), positionsOf(whole), positionsOf(s.generate(o, prompt)))
 	}

@@ -55,6 +55,7 @@ var checks = []check{
 	{"score/top-k", engine.TopK, (*suite).topK},
 	{"score/logits", engine.Logits, (*suite).logits},
 	{"score/paths", engine.IDs, (*suite).paths},
+	{"score/calls", engine.ReadState | engine.TakeState, (*suite).calls},
 	{"score/ragged-batch", engine.IDs, (*suite).raggedBatch},
 	{"score/again", engine.IDs, (*suite).again},
 	{"generate/greedy", engine.IDs, (*suite).greedy},
@@ -128,9 +129,23 @@ func kept(p *engine.Position) engine.Position {
 	return q
 }
 
+// path is that of checks which are not about paths. Where calls matter it is step, on which a rollout and teacher forcing
+// over its ids are the same calls.
+func (s *suite) path() engine.Path {
+	if s.info.CallsMatter {
+		return engine.Path{Chunk: 1}
+	}
+	return engine.Path{}
+}
+
+// sameCalls says whether two paths promise the same results of a prompt of n tokens.
+func (s *suite) sameCalls(a, b engine.Path, n int) bool {
+	return !s.info.CallsMatter || a.Calls(n, 0) == b.Calls(n, 0)
+}
+
 // want is what to ask of each position, as far as the engine shows it.
 func (s *suite) want() engine.Want {
-	w := engine.Want{}
+	w := engine.Want{Path: s.path()}
 	if s.info.Shows.Has(engine.TopK) {
 		w.TopK = 5
 	}
@@ -141,7 +156,7 @@ func (s *suite) want() engine.Want {
 // options is the same for Generate.
 func (s *suite) options() engine.Options {
 	w := s.want()
-	return engine.Options{TopK: w.TopK, Logits: w.Logits}
+	return engine.Options{TopK: w.TopK, Logits: w.Logits, Path: w.Path}
 }
 
 // score gives all positions by prompt. It fails the test on an error or a position out of order.

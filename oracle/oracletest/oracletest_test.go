@@ -243,6 +243,21 @@ func TestSuiteCatches(t *testing.T) {
 				})
 			}}
 		}},
+		{"calls-do-not-matter", "Info says that calls matter, and every path is the same", "score/calls", func() faulty {
+			f := script(nothing)
+			f.Describes.CallsMatter = true
+			return f
+		}},
+		{"another-call", "the last token is shown as if it were not a call of its own", "score/calls", func() faulty {
+			return faulty{score: func(f *enginetest.Fake, ctx context.Context, ps []engine.Prompt, w engine.Want, each func(*engine.Position) error) error {
+				return f.Score(ctx, ps, w, func(p *engine.Position) error {
+					if w.Path.Last && p.Pos == len(ps[p.Seq].IDs)-1 {
+						p.LSE += 1e-3
+					}
+					return each(p)
+				})
+			}}
+		}},
 		{"batch-leaks", "a sequence sees the one before it", "score/ragged-batch", func() faulty {
 			return script(func(at enginetest.At, row []float64) {
 				if at.Seq == 1 {

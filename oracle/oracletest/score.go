@@ -145,15 +145,47 @@ func (s *suite) logits() {
 // pathsOf is the cuts every engine must agree on with itself.
 var pathsOf = []engine.Path{{Chunk: 0}, {Chunk: 1}, {Chunk: 3}, {Chunk: 64}}
 
-// paths: prefill, step and chunks of any size give the same.
+// paths: prefill, step and chunks of any size give the same; where calls matter, paths that are the same calls do.
 func (s *suite) paths() {
-	whole := s.score(s.want(), s.fx.Prompts...)
+	w := s.want()
+	w.Path = engine.Path{}
+	whole := s.score(w, s.fx.Prompts...)
 	for _, path := range pathsOf[1:] {
-		w := s.want()
 		w.Path = path
 		for seq, got := range s.score(w, s.fx.Prompts...) {
+			if !s.sameCalls(path, engine.Path{}, len(got)) {
+				continue
+			}
 			s.sequence(fmt.Sprintf("prompt %d, prefill and %s", seq, path), s.bound(), whole[seq], got)
 		}
+	}
+}
+
+// calls: a path is the calls it says, each going on from the state that the one before left. An engine that says that
+// calls matter shows it.
+func (s *suite) calls() {
+	ids := s.fx.Prompts[0]
+	steps := s.score(s.want(), ids)[0]
+	differ := false
+	for _, path := range append(slices.Clone(pathsOf), engine.Path{Last: true}, engine.Path{Chunk: 3, Last: true}) {
+		w := s.want()
+		w.Path = path
+		whole := s.score(w, ids)[0]
+		var parts []engine.Position
+		var state *engine.State
+		for i := 0; i < len(ids); {
+			end, left := path.End(i, len(ids)), new(engine.State)
+			w.Path, w.State, w.FinalState = engine.Path{}, state, left
+			parts = append(parts, s.score(w, ids[i:end])[0]...)
+			i, state = end, left
+		}
+		s.sequence(fmt.Sprintf("path %s and its calls one by one", path), s.stateBound(), whole, parts)
+		for i := range whole {
+			differ = differ || whole[i].LSE != steps[i].LSE
+		}
+	}
+	if s.info.CallsMatter && s.info.Shows.Has(engine.TopK) && !differ {
+		s.Errorf("Info says that calls matter, and no path shows it")
 	}
 }
 

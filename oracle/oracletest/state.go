@@ -23,7 +23,7 @@ func (s *suite) stater() engine.Stater {
 
 func (s *suite) prefill(ids []int32) *engine.State {
 	s.Helper()
-	st, err := s.stater().Prefill(s.Context(), engine.Prompt{IDs: ids}, engine.Path{})
+	st, err := s.stater().Prefill(s.Context(), engine.Prompt{IDs: ids}, s.path())
 	if err != nil {
 		s.Fatalf("Prefill(%d tokens): %v", len(ids), err)
 	}
