@@ -73,16 +73,14 @@ func (e *Engine) ready(what string, p engine.Prompt, path engine.Path, st *engin
 
 // calls cuts n tokens as the path says. A graph that takes one token a call has one path.
 func (e *Engine) calls(n int, path engine.Path) []int {
-	size := path.Chunk
-	switch {
-	case e.opened.Call == 1:
-		size = 1
-	case size == 0:
-		size = n
+	if e.opened.Call == 1 {
+		path = engine.Path{Chunk: 1}
 	}
 	var out []int
-	for ; n > 0; n -= size {
-		out = append(out, min(n, size))
+	for at := 0; at < n; {
+		end := path.End(at, n)
+		out = append(out, end-at)
+		at = end
 	}
 	return out
 }

@@ -204,6 +204,7 @@ func (e *Engine) describe(b *bundle.Bundle, spec engine.Spec) error {
 	}
 	i.Shows |= engine.ReadState | engine.TakeState
 	i.StateDTypes = engine.StateDTypes{Recurrent: e.layout.recurrent.DType, Conv: e.layout.conv.DType, KV: e.layout.key.DType}
+	i.CallsMatter = o.Call != 1 && e.layout.recurrent.DType != "F32" // a call's end is where states are stored
 	return nil
 }
 

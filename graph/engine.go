@@ -150,6 +150,7 @@ func (e *Engine) describe(spec engine.Spec, contract string) {
 		Shows:     engine.IDs | engine.TopK | engine.Logits,
 		VocabSize: int(logits.Dims[2]), MaxPositions: anyPositions, LogitsDType: grid(logits.Elem).String(),
 		StateDTypes: engine.StateDTypes{Recurrent: dtype(e.layout.recurrent), Conv: dtype(e.layout.conv), KV: dtype(e.layout.key)},
+		CallsMatter: !e.profile.Step && dtype(e.layout.recurrent) != "F32", // a call's end is where states are stored
 		Threads:     e.m.pool.Threads(),
 	}
 	if n := e.layout.key.typ.Dims[3]; n != aicode.Dynamic {
@@ -269,15 +270,11 @@ func (e *Engine) start(from *engine.State) (*sequence, error) {
 
 // prompt consumes a prompt call by call.
 func (e *Engine) prompt(ctx context.Context, s *sequence, p engine.Prompt, path engine.Path, a asked) error {
-	size := len(p.IDs)
-	if path.Chunk > 0 {
-		size = path.Chunk
-	}
 	if e.profile.Step {
-		size = 1
+		path = engine.Path{Chunk: 1}
 	}
-	for at := 0; at < len(p.IDs); at += size {
-		n := min(size, len(p.IDs)-at)
+	for at, n := 0, 0; at < len(p.IDs); at += n {
+		n = path.End(at, len(p.IDs)) - at
 		var pos [][3]int32
 		if p.PositionIDs != nil {
 			pos = p.PositionIDs[at:][:n]

@@ -7,14 +7,15 @@ import (
 	"sibyl/oracle/oracletest"
 )
 
-// TestSuite runs the engines' conformance suite on zoo-s1 in both arithmetics: a token is a call there, so paths agree to
-// the last bit. On apple-q35 the state is rounded once a call, and what paths must share is said by TestAppleCalls.
+// TestSuite runs the engines' conformance suite: on zoo-s1 in both arithmetics, where a token is a call, so paths agree to
+// the last bit; on apple-q35, where calls are part of the result, what holds of them.
 func TestSuite(t *testing.T) {
 	t.Parallel()
 	prompts := [][]int32{{15, 320, 99, 241, 383, 47, 12}, {5, 17, 40}}
 	for _, s := range []struct{ name, bundle, checkpoint, contract string }{
 		{"dense-exact", "tiny-dense-tied-int4lin", "tiny-dense-tied", ""},
 		{"dense-coreai-cpu", "tiny-dense-tied-fp16", "tiny-dense-tied", "coreai-cpu"},
+		{"apple-exact", "tiny-dense-gva-apple-q35-bf16", "tiny-dense-gva", ""},
 		{"moe-exact", "tiny-moe-int8hu-sym", "tiny-moe", ""},
 	} {
 		t.Run(s.name, func(t *testing.T) {

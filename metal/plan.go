@@ -65,7 +65,7 @@ func mlpPart(c *config.Config) precision.Part {
 // notComputed names what of a contract no kernel does.
 func notComputed(c *precision.Contract) (out []string) {
 	for _, p := range []precision.Point{precision.ConvProduct, precision.ConvPartial, precision.Score, precision.ScoreScaled, precision.ScoreMasked,
-		precision.Softmax, precision.ExpertPartial} {
+		precision.Softmax, precision.ExpertPartial, precision.LogitsCast} {
 		if c.At[p] != precision.F32 {
 			out = append(out, fmt.Sprintf("%s at %s", c.At[p], p))
 		}

@@ -67,10 +67,7 @@ func (r *run) all() error {
 		}
 		var feeds []feed
 		for i, p := range r.prompts {
-			n := min(max(1, callRows/active), len(p.IDs)-done[i])
-			if c := r.want.Path.Chunk; c > 0 {
-				n = min(n, (done[i]/c+1)*c-done[i])
-			}
+			n := min(max(1, callRows/active), r.want.Path.End(done[i], len(p.IDs))-done[i])
 			if n == 0 {
 				continue
 			}

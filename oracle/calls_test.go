@@ -83,7 +83,9 @@ func TestCallsOfControls(t *testing.T) {
 		t.Errorf("judged again: %s, %q", got, problems)
 	}
 	live := oracle.Live{Ref: setup.Ref, Test: setup.Test,
-		Control: func(context.Context, oracle.ControlInfo) (engine.Engine, string, error) { return setup.Controls[0].Engine, "", nil }}
+		Control: func(context.Context, oracle.ControlInfo) (engine.Engine, string, error) {
+			return setup.Controls[0].Engine, "", nil
+		}}
 	again, err := tr.Replay(t.Context(), live)
 	if err != nil || !again.Confirmed {
 		t.Errorf("run again: %+v, %v", again, err)

@@ -32,7 +32,7 @@ type Shown struct {
 	From    int // index of the last token consumed at Seen[0]; the others follow
 	// Calls are the calls in which the tokens were consumed (engine.Path.Calls); "" in transcripts before it was recorded.
 	Calls string
-	Seen    []Seen
+	Seen  []Seen
 }
 
 // shownJSON is Shown by columns, which is short and can be read: one line of ids, one of log-sum-exps.
