@@ -57,15 +57,28 @@ func F32ToBF16(f float32) uint16 {
 // BF16ToF32 is exact.
 func BF16ToF32(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
 
+// roundF16 and roundBF16 are the loops in use. They belong to whoever has faster ones of the same bits.
+var roundF16, roundBF16 = RoundF16Go, RoundBF16Go
+
+// UseRounding puts loops with the same bits in the place of RoundF16Go and RoundBF16Go: internal/kernels, which chooses
+// SIMD variants, calls it. It must not run beside a computation.
+func UseRounding(f16, bf16 func(x []float32)) { roundF16, roundBF16 = f16, bf16 }
+
 // RoundF16 rounds x in place to the binary16 grid.
-func RoundF16(x []float32) {
+func RoundF16(x []float32) { roundF16(x) }
+
+// RoundBF16 rounds x in place to the bfloat16 grid.
+func RoundBF16(x []float32) { roundBF16(x) }
+
+// RoundF16Go is RoundF16's definition: F32ToF16 and back, of each element.
+func RoundF16Go(x []float32) {
 	for i, v := range x {
 		x[i] = F16ToF32(F32ToF16(v))
 	}
 }
 
-// RoundBF16 rounds x in place to the bfloat16 grid.
-func RoundBF16(x []float32) {
+// RoundBF16Go is RoundBF16's definition.
+func RoundBF16Go(x []float32) {
 	for i, v := range x {
 		x[i] = BF16ToF32(F32ToBF16(v))
 	}

@@ -33,7 +33,16 @@ var (
 	softmaxFastKernel  = define("softmax fast", softmaxFastGo)
 	expDiffKernel      = define("exp of a difference", expDiffGo)
 	maxKernel          = define("max", maxGo)
+	roundF16Kernel     = define("round f16", precision.RoundF16Go)
+	roundBF16Kernel    = define("round bf16", precision.RoundBF16Go)
 )
+
+// Package precision rounds at the points of a contract, with the loops chosen here.
+func init() {
+	tell := func(func([]float32)) { precision.UseRounding(roundF16Kernel.run, roundBF16Kernel.run) }
+	roundF16Kernel.taken, roundBF16Kernel.taken = tell, tell
+	tell(nil)
+}
 
 func linearExact(p *Pool, out, x []float32, rows int, w *Matrix) {
 	linearExactKernel.run(p, out, x, rows, w)

@@ -22,6 +22,16 @@ func init() {
 	softmaxFastKernel.add(AVX2, softmaxAVX2)
 	expDiffKernel.add(AVX2, expDiffSIMD)
 	maxKernel.add(AVX2, maxSIMD)
+	roundF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundF16AVX2, precision.RoundF16Go) })
+	roundBF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundBF16AVX2, precision.RoundBF16Go) })
+}
+
+func roundAVX2(x []float32, f func(x *float32, n int), rest func([]float32)) {
+	whole := len(x) &^ 7
+	if whole > 0 {
+		f(&x[0], whole)
+	}
+	rest(x[whole:])
 }
 
 // mapAVX2 is f over a slice: by assembly, and by one for the groups that it leaves and the tail.

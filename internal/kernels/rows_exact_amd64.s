@@ -296,6 +296,185 @@ DATA keepF16<>+24(SB)/4, $0x00000000
 DATA keepF16<>+28(SB)/4, $0x81fffc00
 GLOBL keepF16<>(SB), RODATA|NOPTR, $32
 
+// func rowsExactBF16R16(a *byte)
+// Requires: AVX, AVX2, FMA3
+TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
+	// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	LEAQ    (BX)(BX*2), SI
+	MOVQ    24(AX), DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VMOVDQU keepBF16R16<>+0(SB), Y9
+
+loop:
+	CMPQ        DX, $0x10
+	JL          done
+	VMOVUPD     (DI), Y10
+	VMOVUPD     32(DI), Y11
+	VMOVUPD     64(DI), Y12
+	VMOVDQU     (CX), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
+	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
+	VFMADD231PD Y10, Y14, Y0
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD Y11, Y15, Y1
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
+	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
+	VFMADD231PD Y12, Y13, Y0
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD 96(DI), Y15, Y1
+	VMOVDQU     (CX)(BX*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
+	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
+	VFMADD231PD Y10, Y14, Y2
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD Y11, Y15, Y3
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
+	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
+	VFMADD231PD Y12, Y13, Y2
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD 96(DI), Y15, Y3
+	VMOVDQU     (CX)(BX*2), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
+	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
+	VFMADD231PD Y10, Y14, Y4
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD Y11, Y15, Y5
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
+	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
+	VFMADD231PD Y12, Y13, Y4
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD 96(DI), Y15, Y5
+	VMOVDQU     (CX)(SI*1), Y13
+	VPAND       magnitude16<>+0(SB), Y13, Y14
+	VPMAXUW     Y14, Y8, Y8
+	VPSRAD      $0x03, Y13, Y14
+	VPSLLQ      $0x20, Y14, Y15
+	VPAND       Y9, Y14, Y14
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
+	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
+	VFMADD231PD Y10, Y14, Y6
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD Y11, Y15, Y7
+	VPSLLD      $0x10, Y13, Y13
+	VPSRAD      $0x03, Y13, Y13
+	VPSLLQ      $0x20, Y13, Y15
+	VPAND       Y9, Y13, Y13
+	VPAND       Y9, Y15, Y15
+	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
+	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
+	VFMADD231PD Y12, Y13, Y6
+	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
+	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
+	VFMADD231PD 96(DI), Y15, Y7
+	ADDQ        $0x00000080, DI
+	ADDQ        $0x00000020, CX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+done:
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VHADDPD      X1, X1, X1
+	VMOVSD       X1, 72(AX)
+	VADDPD       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X0
+	VADDPD       X0, X2, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 80(AX)
+	VADDPD       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPD       X0, X4, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 88(AX)
+	VADDPD       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X0
+	VADDPD       X0, X6, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, 96(AX)
+	VEXTRACTI128 $0x01, Y8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x08, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x04, X8, X0
+	VPMAXUW      X0, X8, X8
+	VPSRLDQ      $0x02, X8, X0
+	VPMAXUW      X0, X8, X8
+	VMOVD        X8, CX
+	ANDL         $0x0000ffff, CX
+	MOVL         CX, 128(AX)
+	VZEROUPPER
+	RET
+
+DATA keepBF16R16<>+0(SB)/4, $0x00000000
+DATA keepBF16R16<>+4(SB)/4, $0x8fffe000
+DATA keepBF16R16<>+8(SB)/4, $0x00000000
+DATA keepBF16R16<>+12(SB)/4, $0x8fffe000
+DATA keepBF16R16<>+16(SB)/4, $0x00000000
+DATA keepBF16R16<>+20(SB)/4, $0x8fffe000
+DATA keepBF16R16<>+24(SB)/4, $0x00000000
+DATA keepBF16R16<>+28(SB)/4, $0x8fffe000
+GLOBL keepBF16R16<>(SB), RODATA|NOPTR, $32
+
+DATA roundBF16R16<>+0(SB)/8, $0x09b8000000000000
+DATA roundBF16R16<>+8(SB)/8, $0x09b8000000000000
+DATA roundBF16R16<>+16(SB)/8, $0x09b8000000000000
+DATA roundBF16R16<>+24(SB)/8, $0x09b8000000000000
+GLOBL roundBF16R16<>(SB), RODATA|NOPTR, $32
+
 // func rowsExactF32(a *byte)
 // Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactF32(SB), NOSPLIT, $0-8

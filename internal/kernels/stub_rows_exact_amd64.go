@@ -16,6 +16,12 @@ func rowsExactBF16(a *byte)
 //go:noescape
 func rowsExactF16(a *byte)
 
+// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
+// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+//
+//go:noescape
+func rowsExactBF16R16(a *byte)
+
 // rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64;
 // eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 //

@@ -10,12 +10,6 @@ package kernels
 //go:noescape
 func rowsExactF32R16(a *byte)
 
-// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
-//
-//go:noescape
-func rowsExactBF16R16(a *byte)
-
 // rowsExactI8: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
 // n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
 //

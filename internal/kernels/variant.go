@@ -36,6 +36,7 @@ type kernel[F any] struct {
 	name     string
 	variants [numLevels]*F // [NoAsm] is the definition
 	run      F
+	taken    func(F) // told whenever run changes, if set
 }
 
 // selectable is what the registry sees of a kernel.
@@ -72,6 +73,9 @@ func (k *kernel[F]) use(l Level) {
 		l = NoAsm
 	}
 	k.run = *k.variants[l]
+	if k.taken != nil {
+		k.taken(k.run)
+	}
 }
 
 func (k *kernel[F]) list() (string, []Level) {

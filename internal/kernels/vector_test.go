@@ -353,3 +353,32 @@ func (c *deltaCase) bounds() (boundS, bound []float64) {
 	}
 	return boundS, bound
 }
+
+// TestRoundVariants: the bits of NaN too, every length, and around every halfway point of the two grids.
+func TestRoundVariants(t *testing.T) {
+	var edges []float32
+	for h := range 1 << 16 {
+		for _, b := range []uint32{math.Float32bits(precision.F16ToF32(uint16(h))), uint32(h) << 16} {
+			for _, d := range []uint32{0, 1, ^uint32(0), 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001} {
+				edges = append(edges, math.Float32frombits(b+d))
+			}
+		}
+	}
+	for _, k := range []*kernel[func([]float32)]{roundF16Kernel, roundBF16Kernel} {
+		variants(t, k, func(t *testing.T, run func([]float32)) {
+			compare := func(x []float32) {
+				got, want := guarded[float32](t, len(x), true), slices.Clone(x)
+				copy(got, x)
+				run(got)
+				(*k.variants[NoAsm])(want)
+				for i := range got {
+					if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+						t.Fatalf("length %d: %08x becomes %08x, want %08x", len(x), math.Float32bits(x[i]), math.Float32bits(got[i]), math.Float32bits(want[i]))
+					}
+				}
+			}
+			compare(edges)
+			eachLength(0, func(r *rand.Rand, n, special int) { compare(vectorCase(t, r, n, special)) })
+		})
+	}
+}

@@ -15,11 +15,17 @@ type half struct {
 	name string
 	move uint8  // 11 less the bits of the exponent
 	keep uint32 // sign, exponent and mantissa there, in the upper half of the float64
+	// round is a number whose addition and subtraction round a weight to another grid; 0 for none.
+	round float64
 }
 
 var halves = []half{
-	{"BF16", 11 - 8, 0x8fffe000},
-	{"F16", 11 - 5, 0x81fffc00},
+	{"BF16", 11 - 8, 0x8fffe000, 0},
+	{"F16", 11 - 5, 0x81fffc00, 0},
+	// Of a bf16's eight bits binary16 keeps all, above its subnormals; there its grid is 2^-24, which is the unit in the last
+	// place of 2^28 and any sum with it, while a larger bf16 lies on that grid. 65536 and above, which become infinite, are
+	// told by the largest magnitude.
+	{"BF16R16", 11 - 8, 0x8fffe000, 0x1.8p28 * 0x1p-896},
 }
 
 var magnitude16 = constants("magnitude16", func(int) Constant { return U32(0x7fff7fff) }, 8)
@@ -41,6 +47,14 @@ func rowsExactHalf(h half) {
 	most := accumulators(1)[0]
 	mask := YMM()
 	VMOVDQU(keep(), mask)
+	round := doubles("round"+h.name, h.round)
+	product := func(x Op, w, sum reg.VecVirtual) {
+		if h.round != 0 {
+			VADDPD(round(), w, w)
+			VSUBPD(round(), w, w)
+		}
+		VFMADD231PD(x, w, sum)
+	}
 	Label("loop")
 	CMPQ(k.n, U8(16))
 	JL(LabelRef("done"))
@@ -57,15 +71,15 @@ func rowsExactHalf(h half) {
 		VPSLLQ(U8(32), t, u)
 		VPAND(mask, t, t)
 		VPAND(mask, u, u)
-		VFMADD231PD(xs[0], t, acc[2*r])
-		VFMADD231PD(xs[1], u, acc[2*r+1])
+		product(xs[0], t, acc[2*r])
+		product(xs[1], u, acc[2*r+1])
 		VPSLLD(U8(16), v, v)
 		VPSRAD(U8(h.move), v, v) // 4i+2, 4i
 		VPSLLQ(U8(32), v, u)
 		VPAND(mask, v, v)
 		VPAND(mask, u, u)
-		VFMADD231PD(xs[2], v, acc[2*r])
-		VFMADD231PD(Mem{Base: x, Disp: 96}, u, acc[2*r+1])
+		product(xs[2], v, acc[2*r])
+		product(Mem{Base: x, Disp: 96}, u, acc[2*r+1])
 	}
 	ADDQ(U32(128), x)
 	k.next(16)

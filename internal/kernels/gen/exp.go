@@ -239,3 +239,40 @@ func most() {
 	VZEROUPPER()
 	RET()
 }
+
+// eachEight is the loop over groups of eight of x, changed in place by body.
+func eachEight(body func(y reg.VecVirtual)) {
+	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	Label("loop")
+	CMPQ(n, U8(8))
+	JL(LabelRef("done"))
+	y := YMM()
+	VMOVUPS(Mem{Base: x}, y)
+	body(y)
+	VMOVUPS(y, Mem{Base: x})
+	ADDQ(U8(32), x)
+	SUBQ(U8(8), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+var quietBF16 = constants("quietBF16", func(int) Constant { return U32(0x00400000) }, 8)
+
+func rounds() {
+	TEXT("roundF16AVX2", NOSPLIT, "func(x *float32, n int)")
+	describe("roundF16AVX2: x[i] = x[i] rounded to binary16, n a multiple of 8.")
+	eachEight(roundF16)
+	TEXT("roundBF16AVX2", NOSPLIT, "func(x *float32, n int)")
+	describe("roundBF16AVX2: x[i] = x[i] rounded to bfloat16, n a multiple of 8: half a unit less one and the last bit that stays are added,",
+		"the low half is cut off; a NaN keeps its upper half and becomes quiet.")
+	eachEight(func(y reg.VecVirtual) {
+		nan, q, t := YMM(), YMM(), YMM()
+		VCMPPS(U8(3), y, y, nan)
+		VPOR(quietBF16(), y, q)
+		VPAND(keepBF16(), q, q)
+		roundBF16(y, t)
+		VBLENDVPS(nan, q, y, y)
+	})
+}
