@@ -54,6 +54,9 @@ func (b *Bundle) Read(ctx context.Context, l *Listing, hashes bool, progress fun
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("reading weights stopped after %d of %d bytes: %w", done, total, err)
 		}
+		if err := b.Check(); err != nil {
+			return err
+		}
 		w.Facts = w.read(hashes)
 		known[w.key()] = w.Facts
 		b.release(w)

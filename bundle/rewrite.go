@@ -126,7 +126,7 @@ func unwritten(dir string, err error) error {
 	return &inputerr.Error{File: dir, Field: "write", Err: cause(err), Do: "nothing was left under that name; free space or choose another place"}
 }
 
-// copyRest copies every file but the program, its hash and compiled forms.
+// copyRest copies every file but the program, its hash, compiled forms and hidden folders.
 func (b *Bundle) copyRest(tmp string) error {
 	return fs.WalkDir(b.dir.fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -136,6 +136,8 @@ func (b *Bundle) copyRest(tmp string) error {
 		switch {
 		case name == ".":
 			return nil
+		case strings.HasPrefix(d.Name(), ".") && d.IsDir():
+			return fs.SkipDir // a clone's .git, a download's .cache
 		case d.IsDir() && strings.HasSuffix(name, ".aimodelc"):
 			return fs.SkipDir
 		case d.IsDir():

@@ -110,10 +110,18 @@ func TestRewriteRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{filepath.Join(out, ".git"), out + "c"} { // a clone's folder, and a compiled form beside
+		if err := os.MkdirAll(filepath.Join(name, "x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	self := openSample(t, out)
 	sum := sha256.Sum256(self.Asset.Bytes())
 	if err := self.Rewrite(context.Background(), out, []Edit{{k, make([]byte, len(k.Data))}}, RewriteOptions{Force: true}); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(out, ".git")); err == nil {
+		t.Error("a hidden folder was copied")
 	}
 	if now := openSample(t, out); now.Asset.MainHash() == b.Asset.MainHash() || sha256.Sum256(self.Asset.Bytes()) != sum {
 		t.Error("the bundle did not change on disk, or it changed under who had it open")

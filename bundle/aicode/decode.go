@@ -89,8 +89,14 @@ func (r *reader) dialect() error {
 	return nil
 }
 
+// unknown is a fault of a whole section.
 func (r *reader) unknown(where, found, want string) error {
 	e := &mlirb.Fault{Where: where, Found: found, Want: want, Unknown: true}
+	for _, s := range r.file.Sections {
+		if s.ID == r.file.SectionOf(where) {
+			e.Offset = s.Offset
+		}
+	}
 	return e
 }
 

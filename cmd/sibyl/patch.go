@@ -84,6 +84,9 @@ func (v *Patch) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
+	if err := checkDisk(v.Out, b.Asset.Size()); err != nil {
+		return err
+	}
 	r := patchReport{Out: v.Out, Edits: p.done, OldHash: b.Asset.MainHash(), Warnings: append([]string{}, b.Warnings()...)}
 	if err := b.Rewrite(ctx, v.Out, p.edits(), bundle.RewriteOptions{Force: v.Force, Progress: a.Progress("writing main.mlirb")}); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sibyl/internal/inputerr"
 )
@@ -204,6 +205,9 @@ func (f *File) cursor(id int) Cursor {
 	s := f.byID[id]
 	return NewCursor(s.Data, s.Offset, sectionNames[id])
 }
+
+// SectionOf gives the number of a section by its name in messages, -1 if there is none.
+func (f *File) SectionOf(name string) int { return slices.Index(sectionNames[:], name) }
 
 // Entry reads the encoding of an attribute or a type.
 func (f *File) Entry(e Entry, where string) Cursor {
