@@ -107,7 +107,10 @@ func arithmeticOf(spec engine.Spec, profile bundle.Profile) (*Arithmetic, string
 	refuse := func(field, found, want string) error {
 		return &inputerr.Error{File: spec.Model + "@graph", Field: field, Found: inputerr.Clip(found, 80), Want: want, Do: "the graph engine computes what the bundle's graph says: leave it out"}
 	}
-	own := profile.Contract
+	own, runtime := profile.Contract, "coreai-cpu"
+	if profile.Compute == aicode.BF16 {
+		runtime = "coreai-cpu-bf16" // the same runtime: on such a bundle coreai-cpu means it
+	}
 	if own == "" {
 		own = profile.Name + " as the graph says"
 	}
@@ -116,12 +119,12 @@ func arithmeticOf(spec engine.Spec, profile bundle.Profile) (*Arithmetic, string
 		return nil, "", refuse("scheme", spec.Scheme, "none: weights are as the bundle stores them")
 	case spec.Delta != "" && spec.Delta != "recurrent":
 		return nil, "", refuse("delta", spec.Delta, "recurrent, the form that is in the graph")
-	case spec.Contract == "coreai-cpu" && spec.Mode == "":
-		return CoreAICPU, spec.Contract, nil
-	case spec.Contract == "coreai-cpu":
-		return nil, "", refuse("mode", spec.Mode, "none: coreai-cpu is defined by its own order of roundings")
+	case (spec.Contract == "coreai-cpu" || spec.Contract == runtime) && spec.Mode == "":
+		return CoreAICPU, runtime, nil
+	case spec.Contract == "coreai-cpu" || spec.Contract == runtime:
+		return nil, "", refuse("mode", spec.Mode, "none: "+runtime+" is defined by its own order of roundings")
 	case spec.Contract != "" && spec.Contract != profile.Contract:
-		return nil, "", refuse("contract", spec.Contract, own+" or coreai-cpu")
+		return nil, "", refuse("contract", spec.Contract, own+" or "+runtime)
 	case spec.Mode != "" && spec.Mode != "exact":
 		return nil, "", refuse("mode", spec.Mode, "exact")
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sibyl/engine"
+	"sibyl/internal/shown"
 	"sibyl/precision"
 )
 
@@ -69,11 +70,90 @@ func TestExactBits(t *testing.T) {
 	}
 }
 
-// sum16 is the sha256 of x as fp16 bytes.
-func sum16(x []float32) string {
+// q35Digests are apple-q35's bundles among the goldens of its executable specification, each sum exact.
+// Source: testdata/contracts/q35-exact.json, made by prototypes/contracts/np_q35.py in mode exact.
+var q35Digests = []struct{ bundle, set, scheme string }{
+	{"tiny-dense-gva-apple-q35", "tiny-dense-gva", "u4"},
+	{"tiny-dense-gva-apple-q35-bf16", "tiny-dense-gva", "bf16"},
+	{"tiny-moe-apple-q35", "tiny-moe", "u4"},
+	{"opticks-2m-apple-q35", "opticks-2m", "u4"},
+}
+
+// TestExactBitsQ35: contract coreai-bf16's logits, states and greedy tokens, every bit, where tokens come one by one, all in one
+// call, and in calls of 16: the calls are part of that result.
+func TestExactBitsQ35(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../testdata/contracts/q35-exact.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden struct {
+		Sets []struct {
+			Set, Scheme string
+			Prompts     map[string][]int32
+			Tensors     map[string]struct {
+				SHA256 string
+				IDs    []int32
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &golden); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range q35Digests {
+		for way, path := range map[string]engine.Path{"decode": {Chunk: 1}, "whole": {}, "chunk16": {Chunk: 16}} {
+			t.Run(g.bundle+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				ran := 0
+				models, err := filepath.Glob("../testdata/bundles/" + g.bundle + "/*.aimodel")
+				if err != nil || len(models) != 1 {
+					t.Fatal(models, err)
+				}
+				e := open(t, models[0], "")
+				for _, set := range golden.Sets {
+					for p, ids := range set.Prompts {
+						if set.Set != g.set || set.Scheme != g.scheme || testing.Short() && len(ids) > 20 {
+							continue
+						}
+						ran++
+						kind := p + "." + way + "."
+						seq := e.layout.start()
+						logits := rows(t, e, seq, ids, path, 0)
+						got := map[string]string{"logits": sumOf(logits, precision.F32ToF16)}
+						for i, a := range e.layout.handles {
+							got[a.name] = sumOf(filled(e, seq, i).floats(), precision.F32ToBF16)
+						}
+						for name, sum := range got {
+							if want := set.Tensors[kind+name].SHA256; sum != want {
+								t.Errorf("%s%s: sha256 %s, want %s", kind, name, sum, want)
+							}
+						}
+						row := logits[len(logits)-e.info.VocabSize:]
+						for i, want := range set.Tensors[kind+"greedy.ids"].IDs {
+							id := shown.Position(0, i, row, 2, false).ID
+							if id != want {
+								t.Errorf("%sgreedy token %d: %d, want %d", kind, i, id, want)
+								break
+							}
+							row = rows(t, e, seq, []int32{id}, engine.Path{}, 0)
+						}
+					}
+				}
+				if ran == 0 {
+					t.Error("no prompt was run")
+				}
+			})
+		}
+	}
+}
+
+func sum16(x []float32) string { return sumOf(x, precision.F32ToF16) }
+
+// sumOf is the sha256 of x in two bytes a number.
+func sumOf(x []float32, bits func(float32) uint16) string {
 	b := make([]byte, 0, 2*len(x))
 	for _, v := range x {
-		b = binary.LittleEndian.AppendUint16(b, precision.F32ToF16(v))
+		b = binary.LittleEndian.AppendUint16(b, bits(v))
 	}
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
