@@ -221,6 +221,12 @@ type Stater interface {
 	Step(ctx context.Context, state *State, id int32, topK int) (*Position, error)
 }
 
+// Locator is implemented by engines that can say where in what was shipped a tap is made.
+type Locator interface {
+	// Locate names the operations that make a tap of the taps before it, the last one first; nil if it does not know the tap.
+	Locate(tap string) []string
+}
+
 // Driver opens engines of one kind.
 type Driver interface {
 	Open(ctx context.Context, spec Spec) (Engine, error)

@@ -53,7 +53,8 @@ type Engine struct {
 	main, prefill *function // prefill is nil where the program has none: then main does its work
 	profile       bundle.Profile
 	layout        *layout
-	taps          []tap
+	taps          []*tap // by the names of package trace
+	ops           []*tap // by number
 	info          engine.Info
 	close         func() error
 	closed        bool
@@ -97,7 +98,7 @@ func New(p *aicode.Program, spec engine.Spec) (*Engine, error) {
 	}
 	if e.layout.named() {
 		e.info.Shows |= engine.Taps | engine.ReadState | engine.TakeState
-		e.taps = findTaps(p, e.main, roles, profile)
+		e.taps, e.ops = findTaps(p, e.main, roles, profile), opTaps(e.main, profile.Step)
 	}
 	return e, nil
 }

@@ -79,9 +79,9 @@ func (e *Engine) tapNamed(name string) *tap {
 		v := e.main.g.Body.Ops[len(e.main.g.Body.Ops)-1].Operands[e.logitsAt()]
 		return &tap{name, whole(v)}
 	}
-	for i := range e.taps {
-		if e.taps[i].name == name {
-			return &e.taps[i]
+	for _, t := range slices.Concat(e.taps, e.ops) {
+		if t.name == name {
+			return t
 		}
 	}
 	return nil

@@ -14,6 +14,34 @@ import (
 // The names of package trace that dataflow identifies in main. A name is given to the value that the graph makes there, in
 // its dtype; where the graph has no such value (apple-q35 has no softmax over all experts) the name is not shown.
 
+// opTaps are the first results of main's operations, as far as a token has a row of them: "op.N", N as messages count.
+func opTaps(f *function, step bool) []*tap {
+	var out []*tap
+	for _, i := range f.body.ops {
+		if i.constant || len(i.op.Results) == 0 || i.op.Results[0].Type.Kind != aicode.Tensor {
+			continue
+		}
+		dynamic := 0
+		for _, d := range i.op.Results[0].Type.Dims {
+			dynamic += int(truth(d == aicode.Dynamic))
+		}
+		if step && dynamic == 0 || !step && dynamic == 1 {
+			out = append(out, &tap{trace.OpResult.Name(i.op.Index), whole(i.op.Results[0])})
+		}
+	}
+	return out
+}
+
+// OpTaps lists the operations' results that can be asked for by name, in the order of main.
+func (e *Engine) OpTaps() []trace.Entry {
+	out := make([]trace.Entry, len(e.ops))
+	for i, t := range e.ops {
+		v := t.parts[0].v
+		out[i] = trace.Entry{Tap: trace.OpResult, Layer: v.Def.Index, Name: t.name, Width: int(rowWidth(v.Type))}
+	}
+	return out
+}
+
 // tap is a name and the values of main it is made of.
 type tap struct {
 	name  string
@@ -36,13 +64,13 @@ type finder struct {
 	flow
 	roles   *bundle.Roles
 	profile bundle.Profile
-	taps    []tap
+	taps    []*tap
 	layer   int
 	l2      func(v *aicode.Value, via *aicode.Op) []part // how l2norm's heads are shown
 }
 
 // findTaps lists what is recognised, in the order of the math.
-func findTaps(p *aicode.Program, main *function, roles *bundle.Roles, profile bundle.Profile) []tap {
+func findTaps(p *aicode.Program, main *function, roles *bundle.Roles, profile bundle.Profile) []*tap {
 	f := &finder{flow: flow{p, main.g}, roles: roles, profile: profile, layer: -1}
 	if len(roles.Layers) > 0 {
 		f.add(trace.Embed, whole(roles.Layers[0].In)...)
@@ -63,7 +91,7 @@ func (f *finder) add(t trace.Tap, parts ...part) {
 			return
 		}
 	}
-	f.taps = append(f.taps, tap{t.Name(max(f.layer, 0)), parts})
+	f.taps = append(f.taps, &tap{t.Name(max(f.layer, 0)), parts})
 }
 
 func (f *finder) oneLayer(l *bundle.LayerFlow) {

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"fmt"
 	"math"
 	"path/filepath"
 	"slices"
@@ -124,6 +125,59 @@ func TestTapsOfAppleQ35(t *testing.T) {
 						t.Errorf("path %s: %s missing: %v", path, e.Name, missing)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestOpTaps: operations' results by number, in a recorder and in a trace file, are the rows that their names give.
+func TestOpTaps(t *testing.T) {
+	t.Parallel()
+	ids := []int32{15, 320, 99}
+	for _, p := range pairs {
+		if p.checkpoint == "" || testing.Short() && p.bundle != pairs[0].bundle && p.contract != "coreai-bf16" {
+			continue
+		}
+		t.Run(p.bundle, func(t *testing.T) {
+			t.Parallel()
+			cfg := configOf(t, p.checkpoint)
+			e := opened(t, "graph", engine.Spec{Model: aimodel(t, p.bundle)})
+			named := recorded(t, e, cfg, ids, engine.Path{})
+			ops := e.(interface{ OpTaps() []trace.Entry }).OpTaps()
+			at := e.(engine.Locator).Locate("layer1.out")
+			var number int
+			if len(at) == 0 {
+				t.Fatal("layer1.out is made nowhere")
+			}
+			if _, err := fmt.Sscanf(at[0], "op %d ", &number); err != nil {
+				t.Fatal(at, err)
+			}
+			entries, err := trace.Select(cfg, []string{fmt.Sprintf("op.%d", number), "layer1.out"}, ops...)
+			if err != nil || len(entries) != 2 {
+				t.Fatalf("%d entries of %d operations: %v", len(entries), len(ops), err)
+			}
+			file := filepath.Join(t.TempDir(), "ops.trace")
+			w, err := trace.Create(file, cfg, entries, trace.MetaOf("", e.Info(), engine.Path{}, ids), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Score(t.Context(), []engine.Prompt{{IDs: ids}}, engine.Want{Taps: w, From: len(ids)}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			f, err := trace.Open(file, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			got := make([]float32, len(ids)*cfg.HiddenSize)
+			if err := f.Read(fmt.Sprintf("op.%d", number), 0, got); err != nil {
+				t.Fatal(err)
+			}
+			if !sameBits(got, named.Rows(0, "layer1.out")) {
+				t.Errorf("op.%d has other bits than layer1.out", number)
 			}
 		})
 	}

@@ -33,8 +33,7 @@ func (e *Engine) watch(s *sequence, n int, a asked) *watcher {
 		return nil
 	}
 	w := &watcher{a: a, first: s.len, n: n, uses: map[place][]*pending{}}
-	for i := range e.taps {
-		t := &e.taps[i]
+	for _, t := range slices.Concat(e.taps, e.ops) {
 		if !a.sink.Wants(t.name) {
 			continue
 		}

@@ -50,10 +50,21 @@ func DiffEngines(ctx context.Context, ref, test engine.Engine, prompt engine.Pro
 		return nil, err
 	}
 	r.name(ref.Info(), test.Info(), opt.Path)
+	r.locate(test)
 	if !taps {
 		r.Notes = append(r.Notes, notShown(ref.Info(), test.Info(), engine.Taps)+": only logits are compared")
 	}
 	return r, nil
+}
+
+// locate adds to the places where the runs part which operations of TEST make them.
+func (r *DiffResult) locate(test engine.Engine) {
+	l, ok := test.(engine.Locator)
+	for _, p := range []*Place{r.First.Bit, r.First.Unexplained} {
+		if ok && p != nil {
+			p.MadeBy = l.Locate(p.Name)
+		}
+	}
 }
 
 // name puts the engines' own words into a result.

@@ -39,6 +39,8 @@ type Place struct {
 	Tokens     int    `json:"tokens"`       // how many rows of this tap are so
 	Inputs     int    `json:"inputs_known"` // recorded tensors it is computed from; with 0 they count as exact
 	Steps      int    `json:"steps"`        // n: steps of the math from these to it
+	// MadeBy are the operations of TEST that make the tap, the last one first, where TEST is an engine.Locator.
+	MadeBy []string `json:"made_by,omitempty"`
 }
 
 // NonFinitePlace is the first element, in the order of the math and then of the tokens, that is NaN or infinite.

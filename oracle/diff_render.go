@@ -150,11 +150,33 @@ func (r *DiffResult) renderFirst(b *strings.Builder) {
 		rows = append(rows, []string{"first NaN or Inf", where(p.Name, p.Token), plural(p.Tensors, "tensor"), "", ""})
 	}
 	columns(b, "lllll", rows)
+	r.renderMakers(b)
 	fmt.Fprintf(b, "explained is up to %d x (the inputs' error + 2^%d a step)", unexplainedFactor, int(math.Log2(float64(r.First.Unit))))
 	if r.First.LargestAt != "" {
 		fmt.Fprintf(b, "; the most here is %.3g x, at %s", float64(r.First.Largest), r.First.LargestAt)
 	}
 	b.WriteString("\n\n")
+}
+
+// shownMakers is how many operations are listed of a tap.
+const shownMakers = 8
+
+// renderMakers lists which operations of TEST make the tap where the runs part, where TEST can say so.
+func (r *DiffResult) renderMakers(b *strings.Builder) {
+	p := r.First.Unexplained
+	if p == nil {
+		p = r.First.Bit
+	}
+	if p == nil || len(p.MadeBy) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "%s is made in TEST by\n", p.Name)
+	for _, op := range p.MadeBy[:min(len(p.MadeBy), shownMakers)] {
+		fmt.Fprintf(b, "  %s\n", ascii(op))
+	}
+	if more := len(p.MadeBy) - shownMakers; more > 0 {
+		fmt.Fprintf(b, "  and %s before them (--json lists all)\n", plural(more, "operation"))
+	}
 }
 
 func (r *DiffResult) renderLayers(b *strings.Builder, v DiffView) {

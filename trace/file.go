@@ -109,6 +109,8 @@ func (f *File) addTensor(name string, t safetensors.Tensor, ours bool) error {
 	info := TensorInfo{Name: name, Tap: NumTaps, Layer: -1, Shape: t.Shape}
 	tap, layer, ok := Parse(name)
 	switch {
+	case ok && tap == OpResult:
+		info.Tap, info.DType = tap, tap.DType()
 	case ok:
 		info.Tap, info.Layer, info.DType = tap, layer, tap.DType()
 	case name == GreedyIDs:

@@ -16,38 +16,46 @@ type Entry struct {
 	Tap   Tap
 	Layer int
 	Name  string
+	Width int // of an OpResult: elements of a token's row
 }
 
 // Shape is the entry's shape for a sequence of tokens tokens.
-func (e Entry) Shape(c *config.Config, tokens int) []int { return e.Tap.Shape(c, tokens) }
+func (e Entry) Shape(c *config.Config, tokens int) []int {
+	if e.Tap == OpResult {
+		return []int{tokens, e.Width}
+	}
+	return e.Tap.Shape(c, tokens)
+}
 
 // All lists every tensor of a model in the order of the math: input_ids, embed, layer by layer, final_norm,
 // logits, then the states layer by layer.
 func All(c *config.Config) []Entry {
-	out := []Entry{{InputIDs, -1, InputIDs.Name(-1)}, {Embed, -1, Embed.Name(-1)}}
+	out := []Entry{{Tap: InputIDs, Layer: -1, Name: InputIDs.Name(-1)}, {Tap: Embed, Layer: -1, Name: Embed.Name(-1)}}
 	perLayer := func(from, to Tap) {
 		for l := range c.NumLayers {
 			for t := from; t <= to; t++ {
 				if t.In(c, l) {
-					out = append(out, Entry{t, l, t.Name(l)})
+					out = append(out, Entry{Tap: t, Layer: l, Name: t.Name(l)})
 				}
 			}
 		}
 	}
 	perLayer(InputNorm, LayerOut)
-	out = append(out, Entry{FinalNorm, -1, FinalNorm.Name(-1)}, Entry{Logits, -1, Logits.Name(-1)})
+	out = append(out, Entry{Tap: FinalNorm, Layer: -1, Name: FinalNorm.Name(-1)}, Entry{Tap: Logits, Layer: -1, Name: Logits.Name(-1)})
 	perLayer(CacheConvState, CacheValue)
 	return out
 }
 
 // Select lists the entries of a model whose names match any of the globs, in the order of the math; no globs
 // means all of them. In a glob * stands for any run of characters, dots included, ? for one, [0-3] for a class.
-// A glob that matches nothing is an error that names the nearest taps.
-func Select(c *config.Config, globs []string) ([]Entry, error) {
+// A glob that matches nothing is an error that names the nearest taps. ops are the operations' results that the engine
+// shows besides; they are chosen by name only.
+func Select(c *config.Config, globs []string, ops ...Entry) ([]Entry, error) {
 	all := All(c)
 	if len(globs) == 0 {
 		return all, nil
 	}
+	all = append(all, ops...)
 	keep := make([]bool, len(all))
 	for _, g := range globs {
 		hits := 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"sibyl/config"
@@ -63,9 +64,10 @@ func floats(ids []int32) []float32 {
 	return x
 }
 
-// Wants says whether a tensor is to be recorded. input_ids is never wanted: the Recorder knows it already.
+// Wants says whether a tensor is to be recorded. input_ids is never wanted: the Recorder knows it already. Operations'
+// results are wanted only by name.
 func (r *Recorder) Wants(name string) bool {
-	return name != tapTable[InputIDs].name && (r.want == nil || r.want[name])
+	return name != tapTable[InputIDs].name && (r.want == nil && !strings.HasPrefix(name, opPrefix) || r.want[name])
 }
 
 // Put stores rows pos.. of sequence seq; for states at the end pos is 0, rows is 1 and x is the whole tensor.
@@ -134,6 +136,9 @@ func (r *Recorder) Sequence(seq int) (Source, error) {
 			return nil, err
 		}
 		info := TensorInfo{Name: name, Tap: t.tap, Layer: t.layer, DType: t.tap.DType()}
+		if t.tap == OpResult {
+			info.Layer = -1
+		}
 		if err := t.shape(r.cfg, len(s.ids), &info); err != nil {
 			return nil, err
 		}
@@ -160,6 +165,8 @@ func (t *recorded) shape(cfg *config.Config, tokens int, info *TensorInfo) error
 		return fmt.Errorf("tap %s: the engine gave a tap that this model does not have", info.Name)
 	}
 	switch {
+	case t.tap == OpResult:
+		info.Shape = []int{tokens, t.width}
 	case cfg != nil:
 		// A key cache of a continued run holds more tokens than were run: its T follows from its size.
 		n := tokens

@@ -35,7 +35,13 @@ type size struct {
 
 func (f *File) checkTensor(t TensorInfo, sizes map[string]size, past int, products bool) error {
 	axes, tokens := "N", len(f.ids)
-	if t.Tap < NumTaps {
+	switch {
+	case t.Tap == OpResult:
+		if len(t.Shape) != 2 || t.Shape[0] != tokens || t.Shape[1] < 1 {
+			return f.shapeFault(t, fmt.Sprintf("[%d, width], a row for each token of input_ids", tokens))
+		}
+		return nil
+	case t.Tap < NumTaps:
 		axes = t.Tap.Axes()
 		if t.Tap.Cache() {
 			tokens += past

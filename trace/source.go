@@ -34,7 +34,7 @@ func (t TensorInfo) Len() int {
 }
 
 // PerToken says whether the first axis is the token.
-func (t TensorInfo) PerToken() bool { return t.Tap < NumTaps && !t.Tap.Cache() }
+func (t TensorInfo) PerToken() bool { return t.Tap == OpResult || t.Tap < NumTaps && !t.Tap.Cache() }
 
 // The tensors that `sibyl trace --greedy N` adds to a trace: references for a rollout, not taps.
 const (

@@ -75,6 +75,10 @@ const (
 	NumTaps
 )
 
+// OpResult is the result of an operation of a bundle's graph, "op.N" for the N-th of function main: a tap beside the table,
+// whose tensors have the graph's widths, [T, width] in F32. Its layer number is N. Engines that execute a graph list theirs.
+const OpResult = NumTaps + 1
+
 // Where says in which layers a tap exists.
 type Where uint8
 
@@ -187,21 +191,39 @@ func kvCache(c *config.Config, t int) []int    { return []int{c.NumKVHeads, t, c
 func experts(c *config.Config, t int) []int    { return []int{t, c.MoE.NumExperts} }
 func topK(c *config.Config, t int) []int       { return []int{t, c.MoE.TopK} }
 
+// opPrefix is what names of operations' results begin with.
+const opPrefix = "op."
+
 // PerLayer says whether the tap's name carries a layer number.
-func (t Tap) PerLayer() bool { return tapTable[t].where != Top }
+func (t Tap) PerLayer() bool { return t < NumTaps && tapTable[t].where != Top }
 
 // Where says in which layers the tap exists.
-func (t Tap) Where() Where { return tapTable[t].where }
+func (t Tap) Where() Where {
+	if t == OpResult {
+		return Top
+	}
+	return tapTable[t].where
+}
 
 // Cache says whether the tap is a state at the end. Sinks get such a tensor whole, with one Put of
 // pos 0 and rows 1; all other taps are rows of tokens.
 func (t Tap) Cache() bool { return t < NumTaps && tapTable[t].prefix == "cache" }
 
 // DType is the storage type in trace files. Sinks get I32 taps as float32 values of small integers.
-func (t Tap) DType() DType { return tapTable[t].dtype }
+func (t Tap) DType() DType {
+	if t == OpResult {
+		return F32
+	}
+	return tapTable[t].dtype
+}
 
 // Axes is the shape in words, comma separated: "T,kv_heads,hd".
-func (t Tap) Axes() string { return tapTable[t].axes }
+func (t Tap) Axes() string {
+	if t == OpResult {
+		return "T,width"
+	}
+	return tapTable[t].axes
+}
 
 // Meaning is one sentence.
 func (t Tap) Meaning() string { return tapTable[t].meaning }
@@ -219,6 +241,9 @@ func (t Tap) Short() string {
 
 // String is the name as lists print it, with N for the layer: "layerN.gdn.q_l2".
 func (t Tap) String() string {
+	if t == OpResult {
+		return opPrefix + "N"
+	}
 	if t >= NumTaps {
 		return "tap(" + strconv.Itoa(int(t)) + ")"
 	}
@@ -251,6 +276,9 @@ var nameCache [NumTaps]struct {
 // Name is the tensor's name: "embed", "layer3.attn.q_rope", "cache.layer3.key". layer is ignored for taps that
 // are not per layer. It does not allocate for layers below 256 once the tap was named before.
 func (t Tap) Name(layer int) string {
+	if t == OpResult {
+		return opPrefix + strconv.Itoa(layer)
+	}
 	if !t.PerLayer() {
 		return tapTable[t].name
 	}
@@ -287,9 +315,16 @@ var byShort = func() map[string]Tap {
 // maxLayers bounds layer numbers read from names: walks over layers stay short whatever a file claims.
 const maxLayers = 1024
 
+// maxOps bounds numbers of operations: a 64-layer model's main has some ten thousand.
+const maxOps = 1 << 24
+
 // Parse reads a name back; layer is -1 for taps that are not per layer. Layer numbers are plain decimal without
 // leading zeros, as Name writes them, below 1024.
 func Parse(name string) (t Tap, layer int, ok bool) {
+	if digits, ok := strings.CutPrefix(name, opPrefix); ok {
+		n, err := strconv.Atoi(digits)
+		return OpResult, n, err == nil && n >= 0 && n < maxOps && strconv.Itoa(n) == digits
+	}
 	short, cache := name, ""
 	if rest, found := strings.CutPrefix(short, "cache."); found {
 		short, cache = rest, "cache."

@@ -212,3 +212,19 @@ func TestSelect(t *testing.T) {
 		})
 	}
 }
+
+// TestOpNames: operations' results are named by their number in function main, plain decimal.
+func TestOpNames(t *testing.T) {
+	t.Parallel()
+	if tap, n, ok := Parse("op.530"); tap != OpResult || n != 530 || !ok || OpResult.Name(530) != "op.530" {
+		t.Errorf("op.530 is %v, %d, %v", tap, n, ok)
+	}
+	for _, name := range []string{"op.", "op.-1", "op.01", "op.x", "op.99999999", "op.1.2"} {
+		if _, _, ok := Parse(name); ok {
+			t.Errorf("Parse(%q) took it for a tap", name)
+		}
+	}
+	if r := NewRecorder("r", nil, nil, []int32{1}); r.Wants("op.1") {
+		t.Error("a recorder of everything wants every operation")
+	}
+}
