@@ -19,6 +19,7 @@ type againstInfo struct {
 	Equal        int            `json:"equal"`    // by bytes and dataflow, or the formula; the exporter's fault apart
 	ByBytes      int            `json:"by_bytes"` // of those that the dataflow does not name
 	Differ       int            `json:"differ"`
+	NotCompared  int            `json:"not_compared"` // of schemes that sibyl does not quantize with
 	Unnamed      int            `json:"unnamed"`
 	Matches      []matchInfo    `json:"matches"`
 	Faults       []faultInfo    `json:"exporter_faults"`
@@ -115,6 +116,8 @@ func (info *againstInfo) add(m against.Match, faults map[string]bool) {
 		info.Equal++
 	case m.How == against.Bytes:
 		info.ByBytes++
+	case m.How == against.Place:
+		info.NotCompared++
 	case m.How == against.Dataflow:
 		info.Differ++
 	default:
@@ -132,6 +135,9 @@ func (info *againstInfo) render(w io.Writer) error {
 	}
 	if info.Unnamed > 0 {
 		rows = append(rows, []string{"unnamed", fmt.Sprintf("%d with no tensor's bytes and no known place", info.Unnamed)})
+	}
+	if info.NotCompared > 0 {
+		rows = append(rows, []string{"not compared", fmt.Sprintf("%d in a scheme that sibyl does not quantize with; their places name them", info.NotCompared)})
 	}
 	rows = append(rows, []string{"differ", fmt.Sprint(info.Differ)})
 	for _, f := range info.Faults {

@@ -5,7 +5,6 @@ package against
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -35,13 +34,14 @@ const (
 	Unknown  How = iota // no role, and no tensor's bytes
 	Bytes               // its bytes are a tensor's; the graph does not say which it should be
 	Dataflow            // its place in the graph says so; its bytes differ
+	Place               // its place says so; its bytes were not compared
 	Both                // bytes and place agree
 	Formula             // no tensor: a formula of the config, which it equals
 )
 
 // String names the way.
 func (h How) String() string {
-	return [...]string{"unknown", "bytes", "dataflow", "bytes and dataflow", "formula"}[h]
+	return [...]string{"unknown", "bytes", "dataflow", "dataflow, bytes not compared", "bytes and dataflow", "formula"}[h]
 }
 
 // Part is a checkpoint's tensor in a weight.
@@ -52,6 +52,7 @@ type Part struct {
 	Diff     Diff
 	Fault    []int64 // elements whose fp16-subnormal w the exporter folded as almost 0
 	BytesOf  string  // another tensor whose bytes these are; "" for none
+	Skipped  bool    // stored in a scheme that sibyl does not quantize with: its bytes were not compared
 }
 
 // Diff says what differs and by how much. Distances are those of the weights that the graph computes with.
@@ -194,7 +195,9 @@ func (c *comparison) match(w *bundle.Weight) Match {
 			continue
 		}
 		seen[p.Name] = true
-		if !p.Diff.Equal() {
+		if p.Skipped {
+			m.How = Place
+		} else if !p.Diff.Equal() {
 			m.How = Dataflow
 			if other, ok := c.byBytes(w, u); ok {
 				p.BytesOf = other.Name
@@ -235,7 +238,7 @@ func (c *comparison) byBytes(w *bundle.Weight, not *bundle.Use) (Part, bool) {
 		}
 		for _, form := range forms(w, u) {
 			u.Form = form
-			if p := c.part(w, u); p.Diff.Equal() {
+			if p := c.part(w, u); p.Diff.Equal() && !p.Skipped {
 				return p, true
 			}
 		}
@@ -295,5 +298,3 @@ func (c *comparison) missing(list []*bundle.Weight) (out []string) {
 }
 
 func (d *Diff) finish(n int64) { d.RMS = math.Sqrt(d.sum / float64(max(1, n))) }
-
-var errScheme = errors.New("a scheme that sibyl does not quantize with")

@@ -246,3 +246,19 @@ func TestRefused(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// TestOtherScheme: a weight with a zero point is named by its place and not called different.
+func TestOtherScheme(t *testing.T) {
+	_, l := openBundle(t, asset(t, "tiny-dense-tied-u4-minval"))
+	w := l.Weights[0]
+	odd := *w.Quant.Offset1
+	odd.Data = bytes.Repeat([]byte{0x11}, len(odd.Data))
+	q := *w.Quant
+	q.Offset1 = &odd
+	w.Quant = &q
+	for _, m := range compare(t, l, openCheckpoint(t, "tiny-dense-tied"), "main").Matches {
+		if want := m.Weight == w; (m.How == Place) != want || !want && !m.Equal() {
+			t.Errorf("%s: %s %+v", m.Weight.Name(), m.How, m.Parts)
+		}
+	}
+}

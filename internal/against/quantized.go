@@ -47,7 +47,7 @@ const batchElems = 1 << 16
 
 // quantized compares a quantized weight with the tensor of a role, quantized again.
 func quantized(q *aicode.Quantized, u *bundle.Use, s *source) Part {
-	best := Part{Name: s.name, Spec: errScheme.Error(), Elements: int64(s.rows * s.cols), Diff: Diff{Q: int64(s.rows * s.cols), First: 0}}
+	best := Part{Name: s.name, Spec: "a scheme that sibyl does not quantize with", Elements: int64(s.rows * s.cols), Diff: Diff{First: -1}, Skipped: true}
 	for i, spec := range specs(q, s.cols) {
 		p := Part{Name: s.name, Spec: spec.String(), Elements: int64(s.rows * s.cols), Diff: Diff{First: -1}}
 		for _, span := range spansOf(u, s) {
