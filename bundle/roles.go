@@ -41,7 +41,9 @@ type Use struct {
 	Proj  string // "gate", "up" or "down" of routed experts, which are stored one projection a tensor: [1, E, out, in]
 	Spans []Span // nil: all rows are the role's
 	Form  Form
-	Shape []int // as stored; of [1, E, out, in] too
+	Shape []int // [out, in] or [1, E, out, in]; else as stored
+	// Turned says that the bytes are those of the transpose, [in, out] or [1, E, in, out]: a plain weight only.
+	Turned bool
 
 	Data     *aicode.Op // the constant: the weight, or its q
 	Dequant  *aicode.Op // blockwise_shift_scale (or lut_to_dense, which sibyl names and does not read); nil for a plain weight
@@ -387,14 +389,27 @@ func (w *walker) weight(v *aicode.Value, consumer *aicode.Op, matrix bool) *Use 
 	for _, d := range t.Dims {
 		u.Shape = append(u.Shape, int(d))
 	}
-	if n := len(u.Shape); matrix && !turned {
-		if n != 2 || u.Shape[0] != 1 && u.Shape[1] != 1 {
-			w.problem(consumer, fmt.Sprintf("a weight %v that is stored [in, out]", u.Shape), "[out, in], transposed where it is used")
-			return nil
-		}
-		u.Shape = []int{1, u.Shape[0] * u.Shape[1]} // [in, 1] and [1, in] are the same bytes
+	if matrix && !turned && !w.turn(u) {
+		return nil
 	}
 	return u
+}
+
+// turn makes the shape of a weight that the exporter transposed once and for all, as it does with plain experts, that of
+// its role.
+func (w *walker) turn(u *Use) bool {
+	n := len(u.Shape)
+	switch {
+	case n == 2 && (u.Shape[0] == 1 || u.Shape[1] == 1):
+		u.Shape = []int{1, u.Shape[0] * u.Shape[1]} // [in, 1] and [1, in] are the same bytes
+	case n < 2 || u.Dequant != nil:
+		w.problem(u.Consumer, fmt.Sprintf("a weight %v that is stored [in, out]", u.Shape), "[out, in], transposed where it is used")
+		return false
+	default:
+		u.Shape[n-2], u.Shape[n-1] = u.Shape[n-1], u.Shape[n-2]
+		u.Turned = true
+	}
+	return true
 }
 
 // rope finds the inverse frequencies: the constant that positions are multiplied by before cos.

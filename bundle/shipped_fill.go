@@ -26,7 +26,7 @@ func (f *filler) refuse(op *aicode.Op, u *Use, found, want string) error {
 
 // tensor is the weight of a use, in the role's shape.
 func (f *filler) tensor(u *Use) (Tensor, error) {
-	t := Tensor{Name: u.Name(), File: f.s.Asset.Path(), Shape: u.Shape, Form: u.Form}
+	t := Tensor{Name: u.Name(), File: f.s.Asset.Path(), Shape: u.Shape, Form: u.Form, Turned: u.Turned}
 	var err error
 	if u.Dequant == nil {
 		dtype, ok := map[aicode.Kind]DType{aicode.F32: F32, aicode.F16: F16, aicode.BF16: BF16}[u.Data.Const.Type.Elem]
@@ -248,6 +248,9 @@ func (f *filler) rows(t Tensor, u *Use) (Tensor, error) {
 	}
 	if err := f.fits([]int{next, cols}, u); err != nil {
 		return t, err
+	}
+	if t.Turned {
+		return t, f.refuse(u.Data, u, "a fused matrix stored [in, out]", "[out, in]")
 	}
 	if q := t.Quant; q != nil && q.Axis == 0 {
 		return t, f.refuse(u.Data, u, "blocks that span rows of a fused matrix", "blocks along the input")

@@ -35,6 +35,8 @@ type Tensor struct {
 	// Parts, if not nil, are the weight's rows piece by piece, in order, where a bundle keeps them apart in a fused
 	// matrix: then Data and Quant are nil.
 	Parts []Tensor
+	// Turned says that Data is the transpose of the matrix, [in, out], row-major: of plain weights of bundles only.
+	Turned bool
 }
 
 // Elements is the product of the shape.
@@ -47,13 +49,16 @@ func (t Tensor) Elements() int {
 }
 
 // Float32s appends all elements to dst, upcast exactly. It is meant for small tensors: norms, A_log, conv. A quantized
-// weight has no elements to upcast: asking is a fault of the program and panics.
+// weight has no elements to upcast, and a transposed one is no small tensor: asking is a fault of the program and panics.
 func (t Tensor) Float32s(dst []float32) []float32 {
 	if t.Quant != nil {
 		panic("Float32s of the quantized weight " + t.Name)
 	}
 	for _, p := range t.Parts {
 		dst = p.Float32s(dst)
+	}
+	if t.Turned {
+		panic("Float32s of the transposed weight " + t.Name)
 	}
 	b := t.Data
 	switch t.DType {
@@ -81,10 +86,11 @@ func (t Tensor) Float64s(dst []float64) []float64 {
 	return dst
 }
 
-// view gives part of t: elements [from, from+product(shape)) of its row-major order, under a shape of its own.
+// view gives part of t: elements [from, from+product(shape)) of its row-major order, under a shape of its own. Of a turned
+// weight it must be whole matrices.
 func (t Tensor) view(from int, shape ...int) Tensor {
 	size := t.DType.Size()
-	part := Tensor{Name: t.Name, DType: t.DType, Shape: shape, File: t.File}
+	part := Tensor{Name: t.Name, DType: t.DType, Shape: shape, File: t.File, Turned: t.Turned}
 	if t.Quant != nil {
 		part.Data, part.Quant = t.Quant.part(t, from, part.Elements())
 		return part

@@ -106,6 +106,9 @@ func matrixOf(t bundle.Tensor, rows, cols int, round precision.Round) (*kernels.
 	if q := t.Quant; q != nil {
 		return kernels.NewQuantized(f, rows, cols, t.Data, kernels.Blocks{Size: q.Block, Axis: q.Axis, Scale: q.Scale, Min: q.Min}, round)
 	}
+	if t.Turned {
+		return kernels.NewTurned(f, rows, cols, t.Data, round)
+	}
 	return kernels.NewMatrix(f, rows, cols, t.Data, round)
 }
 

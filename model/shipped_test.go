@@ -37,6 +37,7 @@ var shippedSamples = []struct {
 	{"tiny-dense-tied-int4lin", "tiny-dense-tied", nil, "int4lin", []string{"coreai-fp16", "hf-fp32", "coreai-cpu"}},
 	{"tiny-dense-tied-int8lin-debuginfo", "tiny-dense-tied", nil, "int8lin", []string{"coreai-fp16", "coreai-eager", "hf-fp32"}},
 	{"tiny-moe-int8hu-sym", "tiny-moe", nil, "int8hu-sym", []string{"coreai-fp16", "hf-fp32", "coreai-cpu"}},
+	{"tiny-moe-fp16", "tiny-moe", nil, "fp16", []string{"coreai-fp16", "hf-fp32", "coreai-cpu"}}, // experts stored [in, out]
 	{"opticks-2m-int8hu-sym", "opticks-2m", nil, "int8hu-sym", []string{"coreai-fp16", "hf-fp32"}},
 	{"tiny-dense-tied-u4-minval", "tiny-dense-tied", &quant.Scheme{Name: "u4 body", Body: u4Spec, Head: bf16Spec, Embed: bf16Spec, Rest: bf16Spec}, "", []string{"coreai-bf16", "hf-fp32"}},
 	{"tiny-dense-gva-apple-q35", "tiny-dense-gva", nil, "u4-minval", []string{"coreai-bf16", "hf-fp32", "hf-bf16"}},
@@ -88,6 +89,9 @@ func exporterFaults(t *testing.T, name string) (out []fault) {
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(shippedDir, name, "listing.json"))
+	if name == "tiny-moe-fp16" && os.IsNotExist(err) {
+		return nil // none in its norms: inspect --against finds every byte
+	}
 	if err == nil {
 		err = json.Unmarshal(text, &l)
 	}

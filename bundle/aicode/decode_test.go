@@ -29,12 +29,17 @@ type function struct {
 // samples opens every bundle of testdata with its listing.
 func samples(t *testing.T, f func(t *testing.T, p *Program, dir string)) {
 	t.Helper()
-	files, err := filepath.Glob("../../testdata/bundles/*/*.aimodel/main.mlirb")
-	if err != nil || len(files) != 10 {
-		t.Fatalf("%d samples (%v), want 10", len(files), err)
+	listings, err := filepath.Glob("../../testdata/bundles/*/listing.json")
+	if err != nil || len(listings) != 10 {
+		t.Fatalf("%d samples (%v), want 10", len(listings), err)
 	}
-	for _, file := range files {
-		dir := filepath.Dir(filepath.Dir(file))
+	for _, listing := range listings {
+		dir := filepath.Dir(listing)
+		found, err := filepath.Glob(filepath.Join(dir, "*.aimodel", "main.mlirb"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s: %v (%v), want one program", dir, found, err)
+		}
+		file := found[0]
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			p, c, err := Open(file)
 			if err != nil {

@@ -230,7 +230,7 @@ func (c *comparison) byBytes(w *bundle.Weight, not *bundle.Use) (Part, bool) {
 		}
 		u := &bundle.Use{Role: at.role, Layer: at.layer, Proj: at.proj, Form: bundle.AsIs}
 		if not != nil {
-			u.Spans, u.Form = not.Spans, not.Form
+			u.Spans, u.Form, u.Shape, u.Turned = not.Spans, not.Form, not.Shape, not.Turned
 		}
 		dims := w.Data.Const.Type.Dims
 		if len(u.Spans) == 0 && int64(s.rows*s.cols) != n || len(u.Spans) > 0 && (covered(u) != s.rows || dims[len(dims)-1] != int64(s.cols)) {

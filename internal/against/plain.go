@@ -33,8 +33,13 @@ func plain(k *aicode.Const, u *bundle.Use, s *source) Part {
 	return p
 }
 
-// stored is where element i of a tensor's row stands: the same flat place, but for a conv that is stored tap by tap.
+// stored is where element i of a tensor's row stands: the same flat place, but for a conv that is stored tap by tap and
+// for matrices that are stored as their transposes.
 func stored(u *bundle.Use, s *source, row, i int) int64 {
+	if u.Turned {
+		n := u.Shape[len(u.Shape)-2] // rows of one matrix
+		return int64(row/n*n*s.cols + i*n + row%n)
+	}
 	if u.Role == config.Conv1D && len(u.Shape) == 2 && u.Shape[0] == s.cols {
 		return int64(i*s.rows + row)
 	}

@@ -7,6 +7,11 @@
 // Beside each .aimodel: listing.json, what inspect must find, from a reader held op by op against Apple's own print;
 // runtime.safetensors, logits and states of Apple's CPU runtime. quantizer.json is in testdata/quant; ir.txt is left out.
 // Everything is copied byte for byte; running it again changes nothing.
+//
+// tiny-moe-fp16 is none of them: plain experts, which the exporter stores as their transposes. Its files stay as they are
+// and are listed too. It was made with the same program and packages that made the others of its kind
+// (gen.py testdata/goldens/tiny-moe fp16 OUT --name tiny-moe-fp16), and runtime.safetensors, Apple's CPU runtime on the
+// prompt p17 of that golden, token by token, then 16 greedy ones.
 package main
 
 import (
@@ -31,6 +36,13 @@ func main() {
 	}
 	src, dst := os.Args[1], filepath.Join("testdata", "bundles")
 	var out []entry
+	for _, name := range []string{"tiny-moe-fp16"} {
+		files, err := listed(dst, name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		out = append(out, files...)
+	}
 	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -66,6 +78,27 @@ func main() {
 	if err := write(filepath.Join(dst, "manifest.json"), append(b, '\n')); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// listed is a folder's files as they are.
+func listed(dst, name string) (out []entry, err error) {
+	err = filepath.WalkDir(filepath.Join(dst, name), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dst, path)
+		if err != nil {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(b)
+		out = append(out, entry{filepath.ToSlash(rel), hex.EncodeToString(sum[:])})
+		return nil
+	})
+	return out, err
 }
 
 func write(path string, b []byte) error {
