@@ -77,10 +77,10 @@ func (e *Engine) calls(n int, path engine.Path) []int {
 		path = engine.Path{Chunk: 1}
 	}
 	var out []int
-	for at := 0; at < n; {
-		end := path.End(at, n)
-		out = append(out, end-at)
-		at = end
+	for i := 0; i < n; {
+		end := path.End(i, n)
+		out = append(out, end-i)
+		i = end
 	}
 	return out
 }

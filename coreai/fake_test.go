@@ -64,8 +64,8 @@ type fake struct {
 	fault   string
 	out     *os.File
 	scratch string
-	tokens  []int32 // consumed
-	kept    map[string][]byte
+	len     int // tokens consumed
+	sum     int // of their ids: all that the stand-in remembers, in the first two values of recState
 }
 
 // is says whether the fault is this one.
@@ -201,20 +201,18 @@ func (f *fake) open(r request) {
 }
 
 func (f *fake) reset(r request, states json.RawMessage) {
-	f.tokens, f.kept = make([]int32, r.Len), nil
+	f.len, f.sum = r.Len, 0
 	if len(states) > 0 {
 		var ts []Tensor
 		if err := json.Unmarshal(states, &ts); err != nil {
 			panic(err)
 		}
-		f.kept = map[string][]byte{}
-		for _, t := range ts {
-			raw, err := os.ReadFile(filepath.Join(f.scratch, t.File))
-			if err != nil {
-				panic(err)
-			}
-			f.kept[t.Name] = raw
+		raw, err := os.ReadFile(filepath.Join(f.scratch, tensorNamed(ts, "recState").File))
+		if err != nil {
+			panic(err)
 		}
+		x := decode("F16", raw[:4])
+		f.sum = int(x[0]) + 1000*int(x[1])
 	}
 	f.say(map[string]any{"id": r.ID, "ok": true, "len": f.pick("lies-about-reset", r.Len+1, r.Len)})
 }
@@ -222,16 +220,15 @@ func (f *fake) reset(r request, states json.RawMessage) {
 // row is what the stand-in says after the tokens consumed: two ids tie at the top.
 func (f *fake) row() []float32 {
 	out := make([]float32, fakeVocab)
-	at := len(f.tokens) * 131
-	for _, t := range f.tokens {
-		at += int(t)
-	}
+	at := f.len*131 + f.sum
 	for i := range out {
 		out[i] = float32((i*37+at)%1021) / 64
 	}
 	out[(at+500)%fakeVocab], out[(at+7)%fakeVocab] = 20, 20
 	return out
 }
+
+func (f *fake) take(t int32) { f.len, f.sum = f.len+1, f.sum+int(t) }
 
 func (f *fake) force(r request, states bool) {
 	name := fmt.Sprintf("rows-%d", r.ID)
@@ -241,7 +238,7 @@ func (f *fake) force(r request, states bool) {
 	}
 	defer file.Close()
 	for i, t := range r.Tokens {
-		f.tokens = append(f.tokens, t)
+		f.take(t)
 		if i >= r.From {
 			f.step(r, i, file, name)
 		}
@@ -249,11 +246,11 @@ func (f *fake) force(r request, states bool) {
 	if f.is("one-step-more") {
 		f.step(r, len(r.Tokens), file, name)
 	}
-	m := map[string]any{"id": r.ID, "ev": "done", "reason": f.pick("other-reason", "bored", "max"), "len": f.pick("lies-about-length", len(f.tokens)+1, len(f.tokens)).(int)}
+	m := map[string]any{"id": r.ID, "ev": "done", "reason": f.pick("other-reason", "bored", "max"), "len": f.pick("lies-about-length", f.len+1, f.len).(int)}
 	if states {
 		m["states"] = f.save(r.ID)
 	}
-	if f.is("refuses") && len(f.tokens) > 2 {
+	if f.is("refuses") && f.len > 2 {
 		m = map[string]any{"id": r.ID, "ok": false, "err": map[string]any{"code": "context_full", "msg": "no room"}}
 	}
 	f.say(m)
@@ -284,7 +281,7 @@ func (f *fake) step(r request, i int, file *os.File, name string) {
 		case "file-changes":
 			m["file"] = "rows-0"
 		case "done-too-early":
-			m["ev"], m["reason"], m["len"] = "done", "max", len(f.tokens)
+			m["ev"], m["reason"], m["len"] = "done", "max", f.len
 		case "event-unknown":
 			m["ev"] = "progress"
 		case "floods-events":
@@ -316,7 +313,7 @@ func (f *fake) step(r request, i int, file *os.File, name string) {
 // save writes the states: those that were set, or numbers of its own.
 func (f *fake) save(id int64) []Tensor {
 	out := fakeStates()
-	n := len(f.tokens)
+	n := f.len
 	for i := range out {
 		t := &out[i]
 		if t.Shape[3] < 0 {
@@ -327,10 +324,10 @@ func (f *fake) save(id int64) []Tensor {
 		for k := range x {
 			x[k] = float32(k%50) / 8
 		}
-		raw := encode(t.DType, x)
-		if f.kept != nil {
-			raw = f.kept[t.Name]
+		if t.Name == "recState" {
+			x[0], x[1] = float32(f.sum%1000), float32(f.sum/1000)
 		}
+		raw := encode(t.DType, x)
 		sum := sha256.Sum256(raw)
 		t.File, t.SHA256 = fmt.Sprintf("state-%d-%d", id, i), hex.EncodeToString(sum[:])
 		if i == 2 {
@@ -363,7 +360,9 @@ func (f *fake) save(id int64) []Tensor {
 }
 
 func (f *fake) generate(r request) {
-	f.tokens = append(f.tokens, r.Tokens...)
+	for _, t := range r.Tokens {
+		f.take(t)
+	}
 	for i := range r.MaxNew {
 		top := largest(f.row(), 2)
 		ties := []int32{top[0].ID, top[1].ID}
@@ -382,14 +381,16 @@ func (f *fake) generate(r request) {
 			case "generate-hangs":
 				time.Sleep(time.Hour)
 			case "generate-ends-early":
-				f.say(map[string]any{"id": r.ID, "ev": "done", "reason": "max", "len": len(f.tokens)})
+				f.say(map[string]any{"id": r.ID, "ev": "done", "reason": "max", "len": f.len})
 				return
 			}
 		}
 		f.say(m)
-		f.tokens = append(f.tokens, top[0].ID)
+		if i < r.MaxNew-1 {
+			f.take(top[0].ID)
+		}
 	}
-	f.say(map[string]any{"id": r.ID, "ev": "done", "reason": "max", "len": len(f.tokens)})
+	f.say(map[string]any{"id": r.ID, "ev": "done", "reason": "max", "len": f.len})
 }
 
 // cmdRef is the command that a driver started last.

@@ -12,6 +12,7 @@ import (
 	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/precision"
 )
 
 func init() { engine.Register("coreai", Driver{}) }
@@ -113,7 +114,7 @@ func (d Driver) open(ctx context.Context, spec engine.Spec) (_ *Engine, err erro
 	if err := refuseParts(spec); err != nil {
 		return nil, err
 	}
-	b, err := openBundle(ctx, spec.Model)
+	b, err := openBundle(ctx, spec.Model, spec.NoVerify)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func refuseParts(spec engine.Spec) error {
 	return nil
 }
 
-func openBundle(ctx context.Context, model string) (*bundle.Bundle, error) {
+func openBundle(ctx context.Context, model string, noVerify bool) (*bundle.Bundle, error) {
 	ref, err := bundle.Resolve(model)
 	if err != nil {
 		return nil, err
@@ -163,7 +164,7 @@ func openBundle(ctx context.Context, model string) (*bundle.Bundle, error) {
 		return nil, &inputerr.Error{File: model + "@coreai", Found: ref.Kind.String(), Want: "a LanguageBundle or an .aimodel folder",
 			Do: "this engine runs converted bundles; a checkpoint runs with @cpu"}
 	}
-	b, err := bundle.OpenBundle(ctx, ref.Path, bundle.BundleOptions{})
+	b, err := bundle.OpenBundle(ctx, ref.Path, bundle.BundleOptions{NoVerify: noVerify})
 	if err == nil && b.Asset.Bytes() == nil {
 		_, err = b.Program() // says that there is only a compiled form
 		err = errors.Join(err, b.Close())
@@ -181,6 +182,7 @@ func (e *Engine) describe(b *bundle.Bundle, spec engine.Spec) error {
 	i := &e.info
 	*i = engine.Info{Engine: "coreai", Subject: spec.Model + "@coreai", Scheme: "stored", Shows: engine.IDs, VocabSize: o.Vocab, MaxPositions: o.MaxContext,
 		Contract: fmt.Sprintf("%s runtime %s (%s)", h.Engine, h.Version, h.OS), WeightsSHA256: b.Asset.MainHash()}
+	i.Realises = realises(h, b)
 	if l := b.Language; l != nil {
 		e.config = filepath.Join(spec.Model, "metadata.json")
 		if l.VocabSize != o.Vocab {
@@ -204,8 +206,21 @@ func (e *Engine) describe(b *bundle.Bundle, spec engine.Spec) error {
 	}
 	i.Shows |= engine.ReadState | engine.TakeState
 	i.StateDTypes = engine.StateDTypes{Recurrent: e.layout.recurrent.DType, Conv: e.layout.conv.DType, KV: e.layout.key.DType}
-	i.CallsMatter = o.Call != 1 && e.layout.recurrent.DType != "F32" // a call's end is where states are stored
+	i.CallsMatter = o.Call != 1 && i.StateDTypes.Recurrent != "F32" // the graph rounds the state where a call ends
 	return nil
+}
+
+// realises names the contracts that say what this runtime computes with this graph: its own rounding where that is known
+// bit for bit, and what the graph says. None for a graph of no known profile.
+func realises(h *Hello, b *bundle.Bundle) (out []string) {
+	p, err := b.Profile()
+	if err != nil || p.Contract == "" {
+		return nil
+	}
+	if name := precision.Runtime(p.Contract); name != "" && h.Engine == "coreai-cpu" && h.Version == RuntimeVersion {
+		out = append(out, name)
+	}
+	return append(out, p.Contract)
 }
 
 // layerKinds are the model's layers as the graph has them; nil where the graph cannot be read, and then no state can

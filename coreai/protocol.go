@@ -179,8 +179,11 @@ func (o *Opened) check(bundle string) error {
 	switch logits := tensorNamed(o.Outputs, "logits"); {
 	case o.Vocab < 1 || o.Vocab > maxVocab:
 		return garbled("a vocabulary of %d ids", o.Vocab)
-	case o.Call < 0 || o.Call > maxDim || o.MaxContext < 0:
+	case o.Call < 0 || o.Call > maxDim || o.MaxContext < 0 || o.MaxContext > maxDim:
 		return garbled("calls of %d tokens, a context of %d", o.Call, o.MaxContext)
+	case o.Call > 1:
+		return &inputerr.Error{File: bundle, Field: "input_ids", Found: fmt.Sprintf("a graph that takes %d tokens a call, no more and no fewer", o.Call),
+			Want: "one token a call, or any number", Do: "sibyl feeds prompts of any length: export the model with one of these"}
 	case o.Forcing != Stepwise && o.Forcing != GrowingPrefix:
 		return garbled("forcing %q, which is neither %s nor %s", clip(o.Forcing), Stepwise, GrowingPrefix)
 	case o.Forcing == GrowingPrefix:

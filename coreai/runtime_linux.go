@@ -38,7 +38,7 @@ func platformWorker(scratch string) (*exec.Cmd, error) {
 	path, err := exec.LookPath(python())
 	if err != nil {
 		return nil, &Failure{Code: NoWorker, Doing: "start", Msg: err.Error(), Fatal: true,
-			Do: "install Python 3.11 to 3.14, or set " + pythonVariable + " to one, then: " + platformInstall()}
+			Do: "install Python 3.11 to 3.14, or name one in " + pythonVariable + "; then PYTHON -m pip install coreai-core==" + RuntimeVersion}
 	}
 	file := filepath.Join(scratch, "sibyl_coreai_worker.py")
 	if err := os.WriteFile(file, script, 0o600); err != nil {

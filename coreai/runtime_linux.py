@@ -113,6 +113,9 @@ class Worker:
         self.len, self.capacity = 0, capacity
         self.states = {n: self.NDArray(self.np.zeros([capacity if x < 0 else x for x in t["shape"]], self.named[t["dtype"]])) for n, t in self.described.items()}
 
+    def grows(self, name, axis):
+        return axis == 3 and name in ("keyCache", "valueCache")
+
     def grow(self, length):
         if length <= self.capacity:
             return
@@ -140,7 +143,8 @@ class Worker:
         self.grow(r["len"])
         for name, t in given.items():
             want = self.described[name]
-            if t["dtype"] != want["dtype"] or len(t["shape"]) != len(want["shape"]) or any(w not in (-1, n) for n, w in zip(t["shape"], want["shape"])):
+            same = len(t["shape"]) == len(want["shape"]) and all(n == w or self.grows(name, axis) for axis, (n, w) in enumerate(zip(t["shape"], want["shape"])))
+            if not same or t["dtype"] != want["dtype"]:
                 raise Refusal("shape", f"state {name} is {t['dtype']} {t['shape']}, the model's {want['dtype']} {want['shape']}")
             with open(os.path.join(self.scratch, t["file"]), "rb") as f:
                 raw = f.read()
@@ -155,7 +159,7 @@ class Worker:
         for name, t in self.described.items():
             a = self.array(name)
             for axis, n in enumerate(t["shape"]):
-                if n < 0:  # of the capacity, what is filled
+                if self.grows(name, axis):  # of the capacity, what is filled
                     a = a.take(range(self.len), axis)
             raw, file = a.tobytes(), f"state-{rid}-{len(out)}"
             with open(os.path.join(self.scratch, file), "wb") as f:
@@ -165,14 +169,13 @@ class Worker:
 
     # call runs tokens through main, and gives the rows of logits; through prefill, which has no head, if none are wanted.
     def call(self, tokens, wanted):
-        fixed, n = self.inputs["input_ids"]["shape"][-1], self.len + len(tokens)
-        if fixed > 0 and len(tokens) != fixed:
-            raise Refusal("shape", f"{len(tokens)} tokens in a call, this graph takes {fixed}")
-        dynamic = any(-1 in t["shape"] for t in self.described.values())
-        if dynamic:
-            self.grow(n)
-        elif n > min(t["shape"][3] for t in self.described.values() if "Cache" in t["name"]):
-            raise Refusal("context_full", f"no room for {n} tokens")
+        takes, n = self.inputs["input_ids"]["shape"][-1], self.len + len(tokens)
+        if takes > 0 and len(tokens) != takes:
+            raise Refusal("shape", f"{len(tokens)} tokens in a call, this graph takes {takes}")
+        self.grow(n)
+        fixed = [t["shape"][3] for name, t in self.described.items() if self.grows(name, 3) and t["shape"][3] > 0]
+        if n > min(fixed, default=n):
+            raise Refusal("context_full", f"no room for {n} tokens: the graph's caches hold {min(fixed)}")
         inputs = {"input_ids": self.NDArray(self.np.array([tokens], self.np.int32)), "position_ids": self.NDArray(self.np.arange(n, dtype=self.np.int32)[None])}
         f = self.main if wanted or not self.prefill else self.prefill
         try:

@@ -61,11 +61,12 @@ type Spec struct {
 
 // Info describes an open engine.
 type Info struct {
-	Engine        string // registered name
-	Subject       string // the spec in the command line's syntax
-	Contract      string // "hf-fp32"; "float64" for the fp64 engine; one from a file with its name and digest
-	Scheme        string // "stored"
-	Mode          string // "exact", "fast" or ""
+	Engine        string   // registered name
+	Subject       string   // the spec in the command line's syntax
+	Contract      string   // "hf-fp32"; "float64" for the fp64 engine; one from a file with its name and digest
+	Realises      []string // contracts that its arithmetic is known to be, the nearest first, where Contract is none of package precision's
+	Scheme        string   // "stored"
+	Mode          string   // "exact", "fast" or ""
 	Shows         Shows
 	VocabSize     int
 	MaxPositions  int

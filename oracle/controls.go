@@ -3,6 +3,7 @@ package oracle
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sibyl/engine"
@@ -28,12 +29,20 @@ type Control struct {
 type Side struct {
 	Engine                        string // "cpu": a control may be the very same engine
 	Model, Scheme, Contract, Mode string
+	// Also are further contracts, comma separated, that the engine realises (engine.Info.Realises after its first).
+	Also string
 }
 
 // ControlSpec is a control before it is opened by the CPU engine.
 type ControlSpec struct {
 	Control // without an engine
 	Spec    engine.Spec
+}
+
+// is says whether two sides are one engine on one model.
+func (s Side) is(o Side) bool {
+	s.Also, o.Also = "", ""
+	return s == o
 }
 
 func (s Side) normal() Side {
@@ -87,7 +96,7 @@ func realise(test Side) ([]Side, error) {
 		out = append(out, one)
 	}
 	if c.File == "" {
-		for _, name := range precision.Realisations(test.Contract) {
+		for _, name := range slices.Concat(strings.FieldsFunc(test.Also, func(r rune) bool { return r == ',' }), precision.Realisations(test.Contract)) {
 			one.Contract, one.Mode = name, "exact"
 			out = append(out, one)
 		}
@@ -120,10 +129,10 @@ func (b *controlList) add(kind ControlKind, expected bool, s Side) {
 		name += ", fast"
 	}
 	c.Label = string(kind) + " " + name
-	switch s {
-	case b.test:
+	switch {
+	case s.is(b.test):
 		c.Same = RoleTest
-	case b.ref:
+	case s.is(b.ref):
 		c.Same = RoleRef
 	}
 	b.out = append(b.out, c)

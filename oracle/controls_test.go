@@ -38,6 +38,9 @@ func TestControls(t *testing.T) {
 			"C hf-fp32 | hf-fp32  exact | expected", "C hf-fp32, fast | hf-fp32  fast | expected | =TEST"}},
 		{"another-engine", "a GPU of the same contract is not the CPU engine: nothing is TEST", ref, Side{Engine: "coreai", Model: "m", Contract: "coreai-cpu", Scheme: "int8lin"}, []string{
 			"Q hf-fp32, int8lin | hf-fp32 int8lin exact", "C coreai-cpu | coreai-cpu  ", "E coreai-cpu, int8lin | coreai-cpu int8lin  | expected"}},
+		{"another-runtime", "its own rounding is tried first, then what the graph says", ref, Side{Engine: "coreai", Model: "m", Contract: "coreai-cpu", Scheme: "int8lin", Also: "coreai-fp16"}, []string{
+			"Q hf-fp32, int8lin | hf-fp32 int8lin exact", "C coreai-cpu | coreai-cpu  ", "E coreai-cpu, int8lin | coreai-cpu int8lin  | expected",
+			"E coreai-fp16, int8lin | coreai-fp16 int8lin exact | expected"}},
 		{"another-model", "weights of another file are other weights", ref, Side{Engine: "cpu", Model: "n", Contract: "hf-fp32"}, []string{
 			"Q hf-fp32 | hf-fp32  exact | expected | =TEST", "Q hf-fp32, fast | hf-fp32  fast | expected"}},
 		{"named-variant", "who names a variant means just that", ref, with("coreai-eager-s32", "", ""), []string{

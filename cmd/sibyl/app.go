@@ -31,6 +31,7 @@ type verbs struct {
 	Bench      Bench      `cmd:"" help:"How fast is it, as a share of what this machine can do?"`
 	Ops        Ops        `cmd:"" help:"Hold every Metal kernel to float64, on a GPU or on the CPU that runs the same source."`
 	Patch      Patch      `cmd:"" help:"Write a copy of a bundle with some of its constants changed (experimental)."`
+	Doctor     Doctor     `cmd:"" help:"Can this machine run Core AI, and this bundle in it?"`
 	Taps       Taps       `cmd:"" help:"The tensors a trace can hold: names, shapes, meanings."`
 	Contracts  Contracts  `cmd:"" help:"What is rounded where: every contract side by side."`
 	Schemes    Schemes    `cmd:"" help:"How weights are kept: every scheme, and how to write a recipe."`

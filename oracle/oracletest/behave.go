@@ -151,7 +151,8 @@ const leastMargin = 1e-4
 // golden: logits within their bound; greedy ids those of the original, re-anchored on them so that every step is judged.
 func (s *suite) golden() {
 	if len(s.fx.Golden) == 0 {
-		s.Skip("the fixture has no goldens")
+		s.Log("the fixture has no goldens")
+		return
 	}
 	for _, g := range s.fx.Golden {
 		if g.Logits != nil && s.info.Shows.Has(engine.Logits) {
