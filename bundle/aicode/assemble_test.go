@@ -16,10 +16,7 @@ type assembly struct {
 	version  byte
 	ops      []byte // the body of main's block
 	numOps   int
-	args     []byte // types of main's arguments, encoded
-	numArgs  int
 	values   int
-	results  int
 	mainName string
 }
 
