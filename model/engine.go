@@ -68,13 +68,19 @@ func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error)
 	return e, nil
 }
 
-// choose gives the contract of that name, or the model's own.
+// choose gives the contract of that name, or the model's own. A bundle's graph says what Apple's CPU runtime computes of it.
 func choose(src bundle.Source, name string) (*precision.Custom, error) {
+	if name != "" && name != precision.RuntimeName {
+		return precision.Choose(name)
+	}
+	own, err := bundle.ContractOf(src)
+	if err != nil {
+		return nil, err
+	}
+	if runtime := precision.Runtime(own); name != "" && runtime != "" {
+		return precision.Choose(runtime)
+	}
 	if name == "" {
-		own, err := bundle.ContractOf(src)
-		if err != nil {
-			return nil, err
-		}
 		name = own
 	}
 	return precision.Choose(name)

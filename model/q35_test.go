@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,11 +150,11 @@ func TestCoreAIBF16(t *testing.T) {
 	if len(file.Sets) < 8 {
 		t.Fatalf("%d sets", len(file.Sets))
 	}
+	bundles := 0
 	for _, s := range file.Sets {
-		for way, path := range map[string]engine.Path{"decode": {Chunk: 1}, "whole": {}, "chunk16": {Chunk: 16}} {
-			t.Run(fmt.Sprintf("%s/%s/%s", s.Set, s.Scheme, way), func(t *testing.T) {
+		hold := func(e *Engine, way string, path engine.Path) func(t *testing.T) {
+			return func(t *testing.T) {
 				t.Parallel()
-				e := openContract(t, s.Set, "coreai-bf16", q35Schemes[s.Scheme], 2)
 				compared := 0
 				for prompt, ids := range s.Prompts {
 					if testing.Short() && len(ids) > 20 && way != "chunk16" {
@@ -168,9 +167,35 @@ func TestCoreAIBF16(t *testing.T) {
 				if compared < 5 {
 					t.Errorf("only %d tensors were compared", compared)
 				}
-			})
+			}
+		}
+		name := s.Set + "/" + s.Scheme
+		for way, path := range map[string]engine.Path{"decode": {Chunk: 1}, "whole": {}, "chunk16": {Chunk: 16}} {
+			t.Run(name+"/"+way, hold(openContract(t, s.Set, "coreai-bf16", q35Schemes[s.Scheme], 2), way, path))
+			if shipped, ok := q35Bundles[name]; ok {
+				bundles++
+				t.Run(name+"/"+way+"/bundle", hold(openQ35(t, shipped, "", "coreai-bf16"), way, path))
+			}
 		}
 	}
+	if bundles != 3*len(q35Bundles) {
+		t.Errorf("%d of the bundles' runs have goldens", bundles)
+	}
+}
+
+// q35Bundles are the samples exported from a set in a scheme.
+var q35Bundles = map[string]string{"tiny-dense-gva/u4": "tiny-dense-gva-apple-q35", "tiny-dense-gva/bf16": "tiny-dense-gva-apple-q35-bf16",
+	"tiny-moe/u4": "tiny-moe-apple-q35", "opticks-2m/u4": "opticks-2m-apple-q35"}
+
+// openQ35 opens a bundle alone, without its checkpoint, under a contract as a person names it, and demands what that
+// means on this profile.
+func openQ35(t *testing.T, name, contract, means string) *Engine {
+	t.Helper()
+	e := openSpec(t, engine.Spec{Model: shippedPath(t, name), Contract: contract, Threads: 2})
+	if i := e.Info(); i.Contract != means || !i.CallsMatter || i.LogitsDType != "BF16" {
+		t.Errorf("%s@%s is %s, calls matter %v, logits %s; want %s, true, BF16", name, contract, i.Contract, i.CallsMatter, i.LogitsDType, means)
+	}
+	return e
 }
 
 // TestCoreAICPUBF16 holds contract coreai-cpu-bf16 to what Apple's own runtime for Linux computed from bundles of the same
@@ -186,21 +211,28 @@ func TestCoreAICPUBF16(t *testing.T) {
 		{"tiny-moe-apple-q35", "tiny-moe", "u4-minval"},
 		{"opticks-2m-apple-q35", "opticks-2m", "u4-minval"},
 	} {
-		t.Run(sample.name, func(t *testing.T) {
-			t.Parallel()
-			e := openContract(t, sample.set, "coreai-cpu-bf16", sample.scheme, 2)
-			tensors, compared := all[sample.name], 0
-			for name, x := range tensors {
-				prompt, ok := strings.CutSuffix(name, ".input_ids")
-				if !ok || testing.Short() && len(x.IDs) > 20 {
-					continue
+		for _, from := range []string{"checkpoint", "bundle"} {
+			t.Run(sample.name+"/"+from, func(t *testing.T) {
+				t.Parallel()
+				var e *Engine
+				if from == "bundle" { // its graph says which of the runtime's contracts is meant
+					e = openQ35(t, sample.name, "coreai-cpu", "coreai-cpu-bf16")
+				} else {
+					e = openContract(t, sample.set, "coreai-cpu-bf16", sample.scheme, 2)
 				}
-				compared += q35Runtime(t, e, tensors, prompt, x.IDs)
-			}
-			if compared < 10 {
-				t.Errorf("only %d tensors were compared", compared)
-			}
-		})
+				tensors, compared := all[sample.name], 0
+				for name, x := range tensors {
+					prompt, ok := strings.CutSuffix(name, ".input_ids")
+					if !ok || testing.Short() && len(x.IDs) > 20 {
+						continue
+					}
+					compared += q35Runtime(t, e, tensors, prompt, x.IDs)
+				}
+				if compared < 9 {
+					t.Errorf("only %d tensors were compared", compared)
+				}
+			})
+		}
 	}
 }
 

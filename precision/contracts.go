@@ -131,11 +131,14 @@ var named = []*Contract{
 		func(c *Contract) { c.Arithmetic = "coreai-cpu-bf16" }),
 }
 
+// RuntimeName is what Apple's CPU runtime for Linux is called on any graph.
+const RuntimeName = "coreai-cpu"
+
 // runtimes are the contracts of Apple's CPU runtime for Linux, by the contract of the graph it runs.
-var runtimes = map[string]string{"coreai-fp16": "coreai-cpu", "coreai-bf16": "coreai-cpu-bf16"}
+var runtimes = map[string]string{"coreai-fp16": RuntimeName, "coreai-bf16": "coreai-cpu-bf16"}
 
 // Runtime gives the contract of what Apple's CPU runtime for Linux computes with a graph of the named contract: the
-// meaning of "coreai-cpu" where a bundle says which graph it holds. "" if that runtime runs no such graph.
+// meaning of RuntimeName where a bundle says which graph it holds. "" if that runtime runs no such graph.
 func Runtime(graph string) string { return runtimes[graph] }
 
 // Names lists the contracts of this build in the order they are explained.

@@ -11,6 +11,7 @@ import (
 	"sibyl/internal/inputerr"
 	"sibyl/model"
 	"sibyl/oracle"
+	"sibyl/precision"
 	"sibyl/quant"
 	"sibyl/tokenizer"
 )
@@ -63,7 +64,7 @@ func sideOf(s Subject, info engine.Info) oracle.Side {
 		out.Contract, out.Also = info.Realises[0], strings.Join(info.Realises[1:], ",")
 	}
 	if s.Bundle { // it holds its scheme in its bytes, and its contract unless one was named
-		if out.Scheme = s.Scheme; out.Contract == "" {
+		if out.Scheme = s.Scheme; out.Contract == "" || out.Contract == precision.RuntimeName {
 			out.Contract = info.Contract
 		}
 	}
