@@ -135,3 +135,81 @@ func BenchmarkGEMM(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkBest is for a machine that others use too: pieces of work too short to be interrupted in, interleaved with
+// pieces of the machine's own loops (meter), and the shortest of each compared. One thread.
+//
+//	go test ./internal/kernels -run '^$' -bench Best -benchtime 1000x
+func BenchmarkBest(b *testing.B) {
+	for _, f := range []Format{F32, BF16, F16, I8Block, I4Block, U4Minval} {
+		b.Run(fmt.Sprintf("GEMV/%v", f), func(b *testing.B) { bestGEMV(b, f) })
+	}
+	for _, f := range []Format{F32, BF16, I8Block, U4Minval} {
+		b.Run(fmt.Sprintf("GEMM/%v", f), func(b *testing.B) { bestGEMM(b, f) })
+	}
+}
+
+// shortest times each of fs once a round and gives each one's least.
+func shortest(b *testing.B, fs ...func(i int)) []time.Duration {
+	least := make([]time.Duration, len(fs))
+	for i := 0; b.Loop(); i++ {
+		for k, f := range fs {
+			start := time.Now()
+			f(i)
+			if d := time.Since(start); least[k] == 0 || d < least[k] {
+				least[k] = d
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	return least
+}
+
+// bestGEMV reads pieces of a megabyte of matrices beyond the last-level cache.
+func bestGEMV(b *testing.B, f Format) {
+	const rows, cols = 3584, 1024
+	ms := benchMatrices(b, f, rows, cols)
+	piece := max(4, int(int64(1<<20)*rows/ms[0].Bytes()))
+	x, out, p := benchVector(cols), make([]float32, rows), NewPool(1)
+	// Pieces are taken one after the other, by the three in turn: none is met again before 200 MB of others.
+	part := func(i int) *Matrix {
+		per := rows / piece
+		m := ms[i/per%len(ms)]
+		return m.Slice(i%per*piece, (i%per+1)*piece)
+	}
+	var sum uint64
+	t := shortest(b,
+		func(i int) { sum += meter.ReadLoop(part(3 * i).Data) },
+		func(i int) { Fast.Linear(p, out, x, 1, part(3*i+1)) },
+		func(i int) { Exact.Linear(p, out, x, 1, part(3*i+2)) })
+	bytes := float64(part(0).Bytes())
+	read := float64(len(part(0).Data)) / t[0].Seconds()
+	b.ReportMetric(read/1e9, "machine-GB/s")
+	b.ReportMetric(bytes/t[1].Seconds()/1e9, "fast-GB/s")
+	b.ReportMetric(100*bytes/t[1].Seconds()/read, "fast-%read")
+	b.ReportMetric(100*bytes/t[2].Seconds()/read, "exact-%read")
+	b.ReportMetric(t[2].Seconds()/t[1].Seconds(), "exact/fast")
+	if sum == 1 {
+		b.Log(sum) // keeps the loop
+	}
+}
+
+// bestGEMM multiplies 384 rows of 1024 by 128 tokens: packing counts, as it does in a product of any size.
+func bestGEMM(b *testing.B, f Format) {
+	const rows, cols, tokens = 384, 1024, 128
+	m := benchMatrices(b, f, rows, cols)[0]
+	x, out, p := benchVector(tokens*cols), make([]float32, tokens*rows), NewPool(1)
+	loop, flops := meter.FMALoop()
+	if loop == nil {
+		b.Skip("no loop of multiply-adds is known for this machine")
+	}
+	const rounds = 100000
+	t := shortest(b, func(int) { loop(rounds) },
+		func(int) { Fast.Linear(p, out, x, tokens, m) }, func(int) { Exact.Linear(p, out, x, tokens, m) })
+	peak, work := rounds*flops/t[0].Seconds(), float64(2*rows*cols*tokens)
+	b.ReportMetric(peak/1e9, "machine-GFLOP/s")
+	b.ReportMetric(work/t[1].Seconds()/1e9, "fast-GFLOP/s")
+	b.ReportMetric(100*work/t[1].Seconds()/peak, "fast-%fma")
+	b.ReportMetric(100*work/t[2].Seconds()/peak, "exact-%fma")
+	b.ReportMetric(t[2].Seconds()/t[1].Seconds(), "exact/fast")
+}

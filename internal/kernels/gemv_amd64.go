@@ -42,6 +42,10 @@ func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 			m, row = g.w.decode(g.buf, o, group), 0
 		}
 		g.args.point(m, row, 0, g.whole)
+		g.args.ahead = 2048
+		if g.args.wStride <= 4096 { // short rows: the next group's
+			g.args.ahead = group * g.args.wStride
+		}
 		if group == 1 { // the same row in every place
 			g.args.wStride, g.args.sStride = 0, 0
 		}

@@ -20,7 +20,7 @@ type rowsArgs struct {
 	sq               [4]float32
 	dst              unsafe.Pointer
 	most             uint32
-	ahead            int // bytes from a weight to one that unpack is soon to read
+	ahead            int // bytes from a weight to one that is soon to be read
 }
 
 // rowsKernel is one stored form's assembly.

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsExactBF16(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
 	// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 	MOVQ    a+0(FP), AX
@@ -14,6 +14,7 @@ TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
 	MOVQ    32(AX), BX
 	LEAQ    (BX)(BX*2), SI
 	MOVQ    24(AX), DI
+	MOVQ    136(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -31,6 +32,7 @@ loop:
 	VMOVUPD     (DI), Y10
 	VMOVUPD     32(DI), Y11
 	VMOVUPD     64(DI), Y12
+	PREFETCHT0  (CX)(R8*1)
 	VMOVDQU     (CX), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -47,6 +49,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y0
 	VFMADD231PD 96(DI), Y15, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -63,6 +67,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y2
 	VFMADD231PD 96(DI), Y15, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*2), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -79,6 +85,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y4
 	VFMADD231PD 96(DI), Y15, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(SI*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -156,7 +164,7 @@ DATA magnitude16<>+28(SB)/4, $0x7fff7fff
 GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactF16(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
 	// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 	MOVQ    a+0(FP), AX
@@ -165,6 +173,7 @@ TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
 	MOVQ    32(AX), BX
 	LEAQ    (BX)(BX*2), SI
 	MOVQ    24(AX), DI
+	MOVQ    136(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -182,6 +191,7 @@ loop:
 	VMOVUPD     (DI), Y10
 	VMOVUPD     32(DI), Y11
 	VMOVUPD     64(DI), Y12
+	PREFETCHT0  (CX)(R8*1)
 	VMOVDQU     (CX), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -198,6 +208,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y0
 	VFMADD231PD 96(DI), Y15, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -214,6 +226,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y2
 	VFMADD231PD 96(DI), Y15, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*2), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -230,6 +244,8 @@ loop:
 	VPAND       Y9, Y15, Y15
 	VFMADD231PD Y12, Y13, Y4
 	VFMADD231PD 96(DI), Y15, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(SI*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -297,7 +313,7 @@ DATA keepF16<>+28(SB)/4, $0x81fffc00
 GLOBL keepF16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactBF16R16(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
 	// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 	MOVQ    a+0(FP), AX
@@ -306,6 +322,7 @@ TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
 	MOVQ    32(AX), BX
 	LEAQ    (BX)(BX*2), SI
 	MOVQ    24(AX), DI
+	MOVQ    136(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -323,6 +340,7 @@ loop:
 	VMOVUPD     (DI), Y10
 	VMOVUPD     32(DI), Y11
 	VMOVUPD     64(DI), Y12
+	PREFETCHT0  (CX)(R8*1)
 	VMOVDQU     (CX), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -347,6 +365,8 @@ loop:
 	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
 	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
 	VFMADD231PD 96(DI), Y15, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -371,6 +391,8 @@ loop:
 	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
 	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
 	VFMADD231PD 96(DI), Y15, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(BX*2), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -395,6 +417,8 @@ loop:
 	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
 	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
 	VFMADD231PD 96(DI), Y15, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVDQU     (CX)(SI*1), Y13
 	VPAND       magnitude16<>+0(SB), Y13, Y14
 	VPMAXUW     Y14, Y8, Y8
@@ -476,7 +500,7 @@ DATA roundBF16R16<>+24(SB)/8, $0x09b8000000000000
 GLOBL roundBF16R16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactF32(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
 	// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
 	MOVQ   a+0(FP), AX
@@ -485,6 +509,7 @@ TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -501,24 +526,31 @@ loop:
 	VMOVUPD     (DI), Y9
 	VMOVUPD     32(DI), Y10
 	VMOVDQU     magnitude32<>+0(SB), Y11
+	PREFETCHT0  (CX)(R8*1)
 	VPAND       (CX), Y11, Y12
 	VPMAXUD     Y12, Y8, Y8
 	VCVTPS2PD   (CX), Y12
 	VCVTPS2PD   16(CX), Y13
 	VFMADD231PD Y9, Y12, Y0
 	VFMADD231PD Y10, Y13, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPAND       (CX)(BX*1), Y11, Y12
 	VPMAXUD     Y12, Y8, Y8
 	VCVTPS2PD   (CX)(BX*1), Y12
 	VCVTPS2PD   16(CX)(BX*1), Y13
 	VFMADD231PD Y9, Y12, Y2
 	VFMADD231PD Y10, Y13, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPAND       (CX)(BX*2), Y11, Y12
 	VPMAXUD     Y12, Y8, Y8
 	VCVTPS2PD   (CX)(BX*2), Y12
 	VCVTPS2PD   16(CX)(BX*2), Y13
 	VFMADD231PD Y9, Y12, Y4
 	VFMADD231PD Y10, Y13, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPAND       (CX)(SI*1), Y11, Y11
 	VPMAXUD     Y11, Y8, Y8
 	VCVTPS2PD   (CX)(SI*1), Y11

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsFastF32(a *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·rowsFastF32(SB), NOSPLIT, $0-8
 	// rowsFastF32: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
 	MOVQ   a+0(FP), AX
@@ -14,6 +14,7 @@ TEXT ·rowsFastF32(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -28,12 +29,19 @@ loop:
 	JL          done
 	VMOVUPS     (DI), Y8
 	VMOVUPS     32(DI), Y9
+	PREFETCHT0  (CX)(R8*1)
 	VFMADD231PS (CX), Y8, Y0
 	VFMADD231PS 32(CX), Y9, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VFMADD231PS (CX)(BX*1), Y8, Y2
 	VFMADD231PS 32(CX)(BX*1), Y9, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VFMADD231PS (CX)(BX*2), Y8, Y4
 	VFMADD231PS 32(CX)(BX*2), Y9, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VFMADD231PS (CX)(SI*1), Y8, Y6
 	VFMADD231PS 32(CX)(SI*1), Y9, Y7
 	ADDQ        $0x00000040, DI
@@ -70,7 +78,7 @@ done:
 	RET
 
 // func rowsFastF16(a *byte)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·rowsFastF16(SB), NOSPLIT, $0-8
 	// rowsFastF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
 	MOVQ   a+0(FP), AX
@@ -79,6 +87,7 @@ TEXT ·rowsFastF16(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -93,18 +102,25 @@ loop:
 	JL          done
 	VMOVUPS     (DI), Y8
 	VMOVUPS     32(DI), Y9
+	PREFETCHT0  (CX)(R8*1)
 	VCVTPH2PS   (CX), Y10
 	VFMADD231PS Y8, Y10, Y0
 	VCVTPH2PS   16(CX), Y10
 	VFMADD231PS Y9, Y10, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VCVTPH2PS   (CX)(BX*1), Y10
 	VFMADD231PS Y8, Y10, Y2
 	VCVTPH2PS   16(CX)(BX*1), Y10
 	VFMADD231PS Y9, Y10, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VCVTPH2PS   (CX)(BX*2), Y10
 	VFMADD231PS Y8, Y10, Y4
 	VCVTPH2PS   16(CX)(BX*2), Y10
 	VFMADD231PS Y9, Y10, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VCVTPH2PS   (CX)(SI*1), Y10
 	VFMADD231PS Y8, Y10, Y6
 	VCVTPH2PS   16(CX)(SI*1), Y8
@@ -143,7 +159,7 @@ done:
 	RET
 
 // func rowsFastBF16(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsFastBF16(SB), NOSPLIT, $0-8
 	// rowsFastBF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
 	MOVQ   a+0(FP), AX
@@ -152,6 +168,7 @@ TEXT ·rowsFastBF16(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -166,24 +183,31 @@ loop:
 	JL          done
 	VMOVUPS     (DI), Y8
 	VMOVUPS     32(DI), Y9
+	PREFETCHT0  (CX)(R8*1)
 	VPMOVZXWD   (CX), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y8, Y10, Y0
 	VPMOVZXWD   16(CX), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y9, Y10, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(BX*1), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y8, Y10, Y2
 	VPMOVZXWD   16(CX)(BX*1), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y9, Y10, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(BX*2), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y8, Y10, Y4
 	VPMOVZXWD   16(CX)(BX*2), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y9, Y10, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(SI*1), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VFMADD231PS Y8, Y10, Y6
@@ -224,7 +248,7 @@ done:
 	RET
 
 // func rowsFastF32R16(a *byte)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·rowsFastF32R16(SB), NOSPLIT, $0-8
 	// rowsFastF32R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
 	MOVQ   a+0(FP), AX
@@ -233,6 +257,7 @@ TEXT ·rowsFastF32R16(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -247,6 +272,7 @@ loop:
 	JL          done
 	VMOVUPS     (DI), Y8
 	VMOVUPS     32(DI), Y9
+	PREFETCHT0  (CX)(R8*1)
 	VMOVUPS     (CX), Y10
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
@@ -255,6 +281,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVUPS     (CX)(BX*1), Y10
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
@@ -263,6 +291,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVUPS     (CX)(BX*2), Y10
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
@@ -271,6 +301,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VMOVUPS     (CX)(SI*1), Y10
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
@@ -313,7 +345,7 @@ done:
 	RET
 
 // func rowsFastBF16R16(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastBF16R16(SB), NOSPLIT, $0-8
 	// rowsFastBF16R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
 	MOVQ   a+0(FP), AX
@@ -322,6 +354,7 @@ TEXT ·rowsFastBF16R16(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), BX
 	LEAQ   (BX)(BX*2), SI
 	MOVQ   24(AX), DI
+	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -336,6 +369,7 @@ loop:
 	JL          done
 	VMOVUPS     (DI), Y8
 	VMOVUPS     32(DI), Y9
+	PREFETCHT0  (CX)(R8*1)
 	VPMOVZXWD   (CX), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VCVTPS2PH   $0x00, Y10, X10
@@ -346,6 +380,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y1
+	LEAQ        (CX)(BX*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(BX*1), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VCVTPS2PH   $0x00, Y10, X10
@@ -356,6 +392,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y3
+	LEAQ        (CX)(BX*2), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(BX*2), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VCVTPS2PH   $0x00, Y10, X10
@@ -366,6 +404,8 @@ loop:
 	VCVTPS2PH   $0x00, Y10, X10
 	VCVTPH2PS   X10, Y10
 	VFMADD231PS Y9, Y10, Y5
+	LEAQ        (CX)(SI*1), R9
+	PREFETCHT0  (R9)(R8*1)
 	VPMOVZXWD   (CX)(SI*1), Y10
 	VPSLLD      $0x10, Y10, Y10
 	VCVTPS2PH   $0x00, Y10, X10
@@ -410,7 +450,7 @@ done:
 	RET
 
 // func rowsFastI8(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastI8(SB), NOSPLIT, $0-8
 	// rowsFastI8: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	MOVQ   a+0(FP), AX
@@ -420,6 +460,7 @@ TEXT ·rowsFastI8(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), SI
 	MOVQ   40(AX), DI
 	MOVQ   24(AX), R8
+	MOVQ   136(AX), R9
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -432,6 +473,7 @@ TEXT ·rowsFastI8(SB), NOSPLIT, $0-8
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(R9*1)
 	VPBROADCASTW (BX), X8
 	VCVTPH2PS    X8, Y8
 	VPMOVSXBD    (CX), Y9
@@ -458,6 +500,8 @@ loop:
 	VCVTPS2PH    $0x00, Y9, X9
 	VCVTPH2PS    X9, Y9
 	VFMADD231PS  96(R8), Y9, Y3
+	LEAQ         (CX)(SI*1), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPBROADCASTW (BX)(DI*1), X8
 	VCVTPH2PS    X8, Y8
 	VPMOVSXBD    (CX)(SI*1), Y9
@@ -511,7 +555,7 @@ done:
 	RET
 
 // func rowsFastI4(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastI4(SB), NOSPLIT, $0-8
 	// rowsFastI4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	MOVQ   a+0(FP), AX
@@ -521,6 +565,7 @@ TEXT ·rowsFastI4(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), SI
 	MOVQ   40(AX), DI
 	MOVQ   24(AX), R8
+	MOVQ   136(AX), R9
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -533,6 +578,7 @@ TEXT ·rowsFastI4(SB), NOSPLIT, $0-8
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(R9*1)
 	VPBROADCASTW (BX), X8
 	VCVTPH2PS    X8, Y8
 	VMULPS       signedQ<>+0(SB), Y8, Y9
@@ -569,6 +615,8 @@ loop:
 	VPSLLD       $0x1c, Y10, Y10
 	VBLENDVPS    Y10, Y8, Y9, Y9
 	VFMADD231PS  96(R8), Y9, Y3
+	LEAQ         (CX)(SI*1), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPBROADCASTW (BX)(DI*1), X8
 	VCVTPH2PS    X8, Y8
 	VMULPS       signedQ<>+0(SB), Y8, Y9
@@ -660,7 +708,7 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func rowsFastU4(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsFastU4(SB), NOSPLIT, $0-8
 	// rowsFastU4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	MOVQ   a+0(FP), AX
@@ -671,6 +719,7 @@ TEXT ·rowsFastU4(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), DI
 	MOVQ   40(AX), R8
 	MOVQ   24(AX), R9
+	MOVQ   136(AX), R10
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -683,6 +732,7 @@ TEXT ·rowsFastU4(SB), NOSPLIT, $0-8
 loop:
 	CMPQ         DX, $0x20
 	JL           done
+	PREFETCHT0   (CX)(R10*1)
 	VPBROADCASTW (BX), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VPBROADCASTW (SI), Y9
@@ -739,6 +789,8 @@ loop:
 	VPSLLD       $0x1c, Y8, Y8
 	VBLENDVPS    Y8, Y10, Y9, Y9
 	VFMADD231PS  96(R9), Y9, Y3
+	LEAQ         (CX)(DI*1), R11
+	PREFETCHT0   (R11)(R10*1)
 	VPBROADCASTW (BX)(R8*1), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VPBROADCASTW (SI)(R8*1), Y9

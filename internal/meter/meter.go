@@ -92,3 +92,13 @@ func together(threads int, f func(t int)) float64 {
 	wg.Wait()
 	return time.Since(start).Seconds()
 }
+
+// FMALoop gives the loop that Measure times and the floating-point operations of one round of it, for whoever interleaves
+// it with work of his own; nil where none is known.
+func FMALoop() (loop func(rounds int), flops float64) {
+	loop, _, flops = fmaLoop()
+	return loop, flops
+}
+
+// ReadLoop sums x, as fast as Measure does.
+func ReadLoop(x []byte) uint64 { return sumWords(x) }

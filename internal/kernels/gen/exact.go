@@ -42,7 +42,7 @@ func rowsExactHalf(h half) {
 	a := Load(Param("a"), GP64())
 	f := format{name: h.name, bits: 16}
 	k := newWalk(f, a, rows)
-	x := load64(a, argX)
+	x, ahead := load64(a, argX), load64(a, argAhead)
 	acc := accumulators(2 * rows)
 	most := accumulators(1)[0]
 	mask := YMM()
@@ -63,6 +63,7 @@ func rowsExactHalf(h half) {
 		VMOVUPD(Mem{Base: x, Disp: 32 * i}, y)
 	}
 	for r := range rows {
+		k.prefetch(r, ahead, 16)
 		v, t, u := YMM(), YMM(), YMM()
 		VMOVDQU(k.row(r), v)
 		VPAND(magnitude16(), v, t)
@@ -119,7 +120,7 @@ func rowsExactF32() {
 		"eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.")
 	a := Load(Param("a"), GP64())
 	k := newWalk(format{name: "F32", bits: 32}, a, rows)
-	x := load64(a, argX)
+	x, ahead := load64(a, argX), load64(a, argAhead)
 	acc := accumulators(2 * rows)
 	most := accumulators(1)[0]
 	Label("loop")
@@ -132,6 +133,7 @@ func rowsExactF32() {
 	VMOVDQU(magnitude32(), mask)
 	for r := range rows {
 		t, d, e := YMM(), YMM(), YMM()
+		k.prefetch(r, ahead, 8)
 		row := k.row(r)
 		VPAND(row, mask, t)
 		VPMAXUD(t, most, most)

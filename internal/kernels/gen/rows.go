@@ -131,7 +131,7 @@ func rowsFast(f format) {
 	describe(fmt.Sprintf("rowsFast%s: for r < %d: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of %d, x float32.", f.name, f.rows, f.step))
 	a := Load(Param("a"), GP64())
 	k := newWalk(f, a, f.rows)
-	x := load64(a, argX)
+	x, ahead := load64(a, argX), load64(a, argAhead)
 	per := 8 / f.rows // accumulators a row: eight chains hide the latency of the multiply-add
 	acc := accumulators(8)
 	Label("loop")
@@ -145,6 +145,7 @@ func rowsFast(f format) {
 		}
 	}
 	for r := range f.rows {
+		k.prefetch(r, ahead, f.step)
 		blk := k.block(r)
 		for i := range f.step / 8 {
 			sum := acc[r*per+i%per]
