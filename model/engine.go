@@ -181,10 +181,11 @@ const (
 )
 
 // Score implements engine.Engine: prompts run as ragged batches of up to callSeqs sequences.
-func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
+func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
 	if e.d == nil {
 		return errClosed
 	}
+	defer e.catchFault(&err)()
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
 			Do: "score the prompts one at a time"}
@@ -222,10 +223,11 @@ func stateLen(s *engine.State) int {
 
 // Generate implements engine.Engine. The last token is emitted and not consumed. After a prompt with PositionIDs,
 // generated tokens count on from the largest position seen, as transformers' rope deltas do.
-func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
+func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
 	if e.d == nil {
 		return errClosed
 	}
+	defer e.catchFault(&err)()
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)
