@@ -130,6 +130,10 @@ func (d *deriver) tied() bool {
 
 // invFreq are the inverse frequencies as stored.
 func (d *deriver) invFreq() []float32 {
+	if d.r.InvFreq == nil {
+		d.fail("rope", "no inverse frequencies", "cos(position * constant)")
+		return nil
+	}
 	k := d.r.InvFreq.Const
 	out := make([]float32, 0, len(k.Data)/4)
 	for i := range min(k.Len(), 1<<12) {

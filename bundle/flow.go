@@ -30,8 +30,10 @@ type use struct {
 }
 
 // uses lists who reads v, looking through shape operations, in the order of the block.
-func (f *flow) uses(v *aicode.Value) []use {
-	var out []use
+func (f *flow) uses(v *aicode.Value) (out []use) {
+	if v == nil {
+		return nil
+	}
 	seen := map[*aicode.Value]bool{v: true}
 	for todo := []*aicode.Value{v}; len(todo) > 0; todo = todo[1:] {
 		for _, op := range todo[0].Users {
@@ -117,6 +119,14 @@ func back(v *aicode.Value) *aicode.Op {
 		v = v.Def.Operands[0]
 	}
 	return nil
+}
+
+// operand is an operation's i-th operand; nil if it has none.
+func operand(op *aicode.Op, i int) *aicode.Value {
+	if op == nil || i >= len(op.Operands) {
+		return nil
+	}
+	return op.Operands[i]
 }
 
 // other is the operand of a binary operation that u is not.

@@ -349,7 +349,7 @@ func (w *walker) gainOf(norm *aicode.Op) *Use {
 		}
 	}
 	u := w.weight(v, norm, false)
-	if u != nil && !plain && u.Data.Results[0].Type.Elem == aicode.F32 {
+	if u != nil && !plain && u.Data.Const.Type.Elem == aicode.F32 {
 		u.Form = OnePlus
 	}
 	return u
@@ -381,9 +381,9 @@ func (w *walker) weight(v *aicode.Value, consumer *aicode.Op, matrix bool) *Use 
 		w.problem(consumer, "a value that is computed where a weight is expected", "a constant")
 		return nil
 	}
-	t := u.Data.Results[0].Type
-	if n, ok := elements(t); !ok || n == 0 {
-		w.problem(u.Data, "a weight without elements", "a static shape")
+	t := u.Data.Const.Type
+	if n, ok := elements(t); !ok || n == 0 || len(t.Dims) == 0 {
+		w.problem(u.Data, "a weight "+t.String(), "a vector or a matrix of some elements")
 		return nil
 	}
 	for _, d := range t.Dims {
@@ -426,7 +426,7 @@ func (w *walker) rope() {
 			continue
 		}
 		for _, o := range v.Operands {
-			if c := constant(o); c != nil && c.Results[0].Type.Elem == aicode.F32 && len(c.Results[0].Type.Dims) == 1 {
+			if c := constant(o); c != nil && c.Const.Type.Elem == aicode.F32 && len(c.Const.Type.Dims) == 1 {
 				w.r.InvFreq = c
 				return
 			}

@@ -32,13 +32,16 @@ func (w *walker) parts(n *aicode.Value) []part {
 // columns of the product.
 func (w *walker) cuts(lin *aicode.Op) []part {
 	dims := result(lin).Type.Dims
+	if len(dims) == 0 {
+		return nil
+	}
 	cols := int(dims[len(dims)-1])
 	var out []part
 	for _, u := range w.uses(result(lin)) {
-		if w.kind(u.op) != "slice" || u.operand != 0 || result(u.op) == nil {
+		in := u.op.Operands[0].Type.Dims
+		if w.kind(u.op) != "slice" || u.operand != 0 || result(u.op) == nil || len(in) == 0 {
 			continue
 		}
-		in := u.op.Operands[0].Type.Dims
 		// [1, S, cols] is cut along its last axis, [1, heads, S, hd] along its heads.
 		axis, unit := len(in)-1, 1
 		if len(in) == 4 {
@@ -148,7 +151,7 @@ func (w *walker) conv(qkv *aicode.Value) {
 		if !ok || u.other() == nil {
 			continue
 		}
-		if tap := back(u.other()); tap != nil && w.kind(tap) == "slice" && constant(tap.Operands[0]) != nil {
+		if tap := back(u.other()); tap != nil && w.kind(tap) == "slice" && constant(operand(tap, 0)) != nil {
 			w.add(w.weight(tap.Operands[0], u.op, false), config.Conv1D)
 			return
 		}
@@ -163,7 +166,7 @@ func (w *walker) decay(a *aicode.Value) {
 	}
 	sum, _ := w.first(a, "add")
 	bias := w.weight(sum.other(), sum.op, false)
-	if bias != nil && bias.Data.Results[0].Type.Elem == aicode.F32 {
+	if bias != nil && bias.Data.Const.Type.Elem == aicode.F32 {
 		bias.Form = Upcast
 	}
 	steps := []string{"exp", "add", "log", "greater", "where", "mul", "maximum"}
@@ -194,7 +197,7 @@ func (w *walker) rate(u use) *Use {
 		return nil
 	}
 	if c := constant(v); c != nil {
-		if n, _ := elements(c.Results[0].Type); n < 2 {
+		if n, _ := elements(c.Const.Type); n < 2 {
 			return nil
 		}
 		out := w.weight(v, u.op, false)
@@ -205,7 +208,7 @@ func (w *walker) rate(u use) *Use {
 	}
 	if neg := back(v); neg != nil && (w.kind(neg) == "mul" || w.kind(neg) == "neg") {
 		for _, o := range neg.Operands {
-			if exp := back(o); exp != nil && w.kind(exp) == "exp" && constant(exp.Operands[0]) != nil {
+			if exp := back(o); exp != nil && w.kind(exp) == "exp" && constant(operand(exp, 0)) != nil {
 				return w.weight(exp.Operands[0], u.op, false)
 			}
 		}

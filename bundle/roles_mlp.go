@@ -97,7 +97,7 @@ func (w *walker) experts(n *aicode.Value) {
 		w.problem(up, "an up projection that is multiplied with nothing", "silu(gate(x)) * up(x)")
 		return
 	}
-	if down, ok := w.first(result(product.op), "gather_mm"); ok && down.operand == 0 {
+	if down, ok := w.first(result(product.op), "gather_mm"); ok && down.operand == 0 && len(down.op.Operands) > 1 {
 		w.expert(down.op, config.ExpertsDown, "down")
 		return
 	}

@@ -230,6 +230,9 @@ func (f *filler) headNorm(t Tensor, u *Use) (Tensor, error) {
 
 // rows gathers the rows of a fused matrix in the role's order; neighbours are one part.
 func (f *filler) rows(t Tensor, u *Use) (Tensor, error) {
+	if len(t.Shape) != 2 {
+		return t, f.refuse(u.Data, u, fmt.Sprintf("rows of a constant %v", t.Shape), "those of a matrix")
+	}
 	spans := slices.Clone(u.Spans)
 	slices.SortFunc(spans, func(a, b Span) int { return a.To - b.To })
 	whole, cols := t.Shape[0], t.Shape[1]
