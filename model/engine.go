@@ -86,6 +86,20 @@ func choose(src bundle.Source, name string) (*precision.Custom, error) {
 	return precision.Choose(name)
 }
 
+// checkPositions refuses positions on axes that a bundle's graph does not have: its inputs are ids and one position each.
+func (e *Engine) checkPositions(what string, p engine.Prompt) error {
+	if e.info.Profile == "" {
+		return nil
+	}
+	for i, t := range p.PositionIDs {
+		if t[0] != t[1] || t[0] != t[2] {
+			return &inputerr.Error{File: what, Field: fmt.Sprintf("position ids[%d]", i), Found: fmt.Sprint(t), Want: "three equal positions: a bundle's graph has one axis",
+				Do: "leave --position-ids out, or use the checkpoint"}
+		}
+	}
+	return nil
+}
+
 // Engine is the CPU engine: a decoder bound to a checkpoint, with an arithmetic and threads.
 type Engine struct {
 	d     *Decoder
@@ -194,6 +208,9 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 		if err := e.limits().Check(fmt.Sprintf("prompt %d", i), p, want.Path, stateLen(want.State), 0); err != nil {
 			return err
 		}
+		if err := e.checkPositions(fmt.Sprintf("prompt %d", i), p); err != nil {
+			return err
+		}
 	}
 	together := callSeqs
 	if e.stream != nil { // all of them see a layer while it is in memory
@@ -233,6 +250,9 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		n = len(opt.Force)
 	}
 	if err := e.limits().Check("prompt", prompt, opt.Path, stateLen(opt.State), n); err != nil {
+		return err
+	}
+	if err := e.checkPositions("prompt", prompt); err != nil {
 		return err
 	}
 	if err := e.limits().CheckIDs("forced ids", opt.Force); err != nil {
