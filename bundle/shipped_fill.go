@@ -233,6 +233,9 @@ func (f *filler) rows(t Tensor, u *Use) (Tensor, error) {
 	if len(t.Shape) != 2 {
 		return t, f.refuse(u.Data, u, fmt.Sprintf("rows of a constant %v", t.Shape), "those of a matrix")
 	}
+	if u.Turned {
+		return t, f.refuse(u.Data, u, "rows of a fused matrix that is stored [in, out]", "[out, in]")
+	}
 	spans := slices.Clone(u.Spans)
 	slices.SortFunc(spans, func(a, b Span) int { return a.To - b.To })
 	whole, cols := t.Shape[0], t.Shape[1]

@@ -17,8 +17,8 @@ import (
 func TestShippedRuntime(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(filepath.Join(shippedDir, "*", "runtime.safetensors"))
-	if err != nil || len(files) != 8 {
-		t.Fatalf("found %d recordings (%v), want 8", len(files), err)
+	if err != nil || len(files) != 9 {
+		t.Fatalf("found %d recordings (%v), want 9", len(files), err)
 	}
 	for _, file := range files {
 		name := filepath.Base(filepath.Dir(file))
