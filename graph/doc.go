@@ -6,7 +6,7 @@
 //   - exact: every operation is R32 of the exact result of its inputs, then the dtype. This is contract coreai-fp16 on a
 //     zoo-s1 bundle and coreai-bf16 on an apple-q35 bundle, and must give the CPU engine's bits.
 //   - coreai-cpu: the order of roundings of Apple's CPU runtime for Linux, and must give that runtime's bits.
-//     Source: formats "Executing on Linux" of docs/aimodel.md.
+//     Source: docs/contracts.md, coreai-cpu and coreai-cpu-bf16.
 //
 // Composites (private graphs that an exporter marks as one operation) run through their decomposition. There is one
 // exception: in exact arithmetic scaled_dot_product_attention is one operation where its declaration carries the scale,

@@ -203,6 +203,9 @@ func getShape(_ *call, op *aicode.Op, in []*Tensor) ([]*Tensor, error) {
 	return []*Tensor{shapeTensor(resultKind(op), in[0].Dims)}, nil
 }
 
+// maxRange is far beyond any context.
+const maxRange = 1 << 24
+
 // rangeOf is in[0], in[0]+in[2], ... below in[1].
 func rangeOf(_ *call, op *aicode.Op, in []*Tensor) ([]*Tensor, error) {
 	var v [3]int64
@@ -212,12 +215,17 @@ func rangeOf(_ *call, op *aicode.Op, in []*Tensor) ([]*Tensor, error) {
 		}
 		v[i] = t.ints()[0]
 	}
-	if v[2] <= 0 || v[1] > v[0] && (v[1]-v[0])/v[2] >= maxElements {
+	// By difference, unsigned: neither the distance nor the last step can overflow. A range counts tokens.
+	n := uint64(0)
+	if v[1] > v[0] && v[2] > 0 {
+		n = (uint64(v[1]) - uint64(v[0]) + uint64(v[2]) - 1) / uint64(v[2])
+	}
+	if v[2] <= 0 || n > maxRange {
 		return nil, fmt.Errorf("a range from %d to %d in steps of %d", v[0], v[1], v[2])
 	}
-	var x []int64
-	for i := v[0]; i < v[1]; i += v[2] {
-		x = append(x, wrap(resultKind(op), i))
+	x := make([]int64, n)
+	for i := range x {
+		x[i] = wrap(resultKind(op), v[0]+int64(i)*v[2])
 	}
 	return []*Tensor{listOf(resultKind(op), x...)}, nil
 }

@@ -42,6 +42,15 @@ func (e *Engine) OpTaps() []trace.Entry {
 	return out
 }
 
+// ShownTaps keeps of entries those that this graph has.
+func (e *Engine) ShownTaps(entries []trace.Entry) []trace.Entry {
+	has := map[string]bool{logitsName: true, trace.InputIDs.Name(-1): true}
+	for _, t := range slices.Concat(e.taps, e.ops) {
+		has[t.name] = true
+	}
+	return slices.DeleteFunc(slices.Clone(entries), func(x trace.Entry) bool { return !has[x.Name] && !x.Tap.Cache() })
+}
+
 // tap is a name and the values of main it is made of.
 type tap struct {
 	name  string

@@ -35,7 +35,7 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 		return nil, err
 	}
 	if len(v.Taps) > 0 {
-		if run.Entries, err = trace.Select(ckpt.Config(), v.Taps); err != nil {
+		if run.Entries, err = a.selectTaps(ctx, test.Subject, ckpt.Config(), v.Taps); err != nil {
 			return nil, err
 		}
 	}

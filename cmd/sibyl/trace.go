@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"sibyl/internal/inputerr"
-	"sibyl/trace"
 )
 
 // Trace writes a trace file.
@@ -87,7 +86,7 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
-	if r.entries, err = trace.Select(ckpt.Config(), v.Taps); err != nil {
+	if r.entries, err = a.selectTaps(ctx, s, ckpt.Config(), v.Taps); err != nil {
 		return err
 	}
 	if err := v.Streaming.choose(a, ckpt); err != nil {
