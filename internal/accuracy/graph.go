@@ -66,7 +66,7 @@ func graphs(ctx context.Context, r *report) error {
 	r.promise("graph engine, exact = CPU engine on the same bundle, coreai-fp16, a token a call, 64 tokens", "every bit of logits and states", fp16.String(), fp16.all())
 	r.promise("graph engine, exact = CPU engine on the same bundle, coreai-bf16: decode, one call, chunks of 16, 64 tokens", "every bit of logits and states", bf16.String(), bf16.all())
 	r.promise("graph engine, exact: taps named by dataflow = CPU engine's", "every bit", taps.String(), taps.all())
-	r.promise("graph engine, coreai-cpu = runtime.safetensors, logits and states of all samples, decode, one call, prefill", "99.9 % of bits", runtime.String(), runtime.n > 0 && float64(runtime.same) >= 0.999*float64(runtime.n))
+	r.promise("graph engine, coreai-cpu = runtime.safetensors, logits, caches and recurrent states of all samples, decode, one call, prefill", "99.9 % of bits", runtime.String(), runtime.n > 0 && float64(runtime.same) >= 0.999*float64(runtime.n))
 	r.promise("graph engine, coreai-cpu: greedy ids of runtime.safetensors", "identical", fmt.Sprintf("%d of %d", idsSame, ids), ids > 0 && ids == idsSame)
 	r.promise("export faults in the decoded graph whose layer and tap diff names, the operation among those it lists (quoted: `go test ./graph -run TestExportFaults -v`)",
 		"19 of 20", faultsQuote, true)

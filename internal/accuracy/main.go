@@ -50,7 +50,7 @@ func measure(ctx context.Context, r *report) error {
 	}{
 		{"taps", taps}, {"long", long}, {"edge", edge}, {"rms", rmsToFloat64}, {"float64", float64Row},
 		{"greedy ids", ids}, {"tokenizer", tokens}, {"gate", gate}, {"hashes", hashes}, {"bundles", bundles}, {"shipped", shipped},
-		{"greedy ids", ids}, {"tokenizer", tokens}, {"gate", gate}, {"hashes", hashes}, {"bundles", bundles}, {"graph", graphs},
+		{"graph", graphs},
 	} {
 		fmt.Fprintln(os.Stderr, "accuracy: measuring", s.name)
 		if err := s.run(ctx, r); err != nil {
