@@ -12,7 +12,8 @@ import (
 
 // Doctor says whether this machine can run an engine, and a bundle in it.
 type Doctor struct {
-	What string `arg:"" optional:"" name:"WHAT" help:"coreai (if left out), or a bundle: its first tokens are run."`
+	What string `arg:"" optional:"" name:"WHAT" help:"coreai (if left out), metal, or a bundle: its first tokens are run."`
+	Output
 	JSON
 }
 
@@ -22,16 +23,27 @@ func (*Doctor) Help() string {
 BUNDLE@coreai: whether the runtime loads it, its first tokens by the shipped path and forced, and
 its states read and set again. The failures that the runtime is known for are listed with --json.
 
+Of metal: every kernel of sibyl's own against float64 on the GPU (elsewhere than on a Mac: on the CPU
+device), its error in units in the last place, the speed of those that decoding waits for. -o writes
+one file to attach to an issue.
+
 Exit code 0: it runs. 1: something is missing or fails.
 
 Examples:
 
   sibyl doctor coreai || echo "not here: exit $?"
+  sibyl doctor metal -o doctor.json || true
   sibyl doctor opticks_int8hu@coreai --json || true`
 }
 
 // Run is the verb.
 func (v *Doctor) Run(ctx context.Context, a *App) error {
+	if err := v.Output.check(); err != nil {
+		return err
+	}
+	if v.What == "metal" {
+		return v.metal(ctx, a)
+	}
 	model := ""
 	if v.What != "" && v.What != "coreai" {
 		s, err := a.subject(v.What)
@@ -39,12 +51,15 @@ func (v *Doctor) Run(ctx context.Context, a *App) error {
 			return err
 		}
 		if s.Engine != "" && s.Engine != "coreai" || s.Model == "" {
-			return &inputerr.Error{File: "doctor", Found: inputerr.Clip(v.What, 80), Want: "coreai, or a bundle: BUNDLE@coreai", Do: "engines without a runtime of somebody else need no doctor"}
+			return &inputerr.Error{File: "doctor", Found: inputerr.Clip(v.What, 80), Want: "coreai, metal, or a bundle: BUNDLE@coreai", Do: "engines without a runtime of somebody else need no doctor"}
 		}
 		model = s.Model
 	}
 	r, err := coreai.Doctor(ctx, model)
 	if err != nil {
+		return err
+	}
+	if err := v.Output.write(r); err != nil {
 		return err
 	}
 	if err := a.Emit(v.JSON.JSON, r, func(w io.Writer) error { return printReport(w, r) }); err != nil {

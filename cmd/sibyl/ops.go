@@ -17,6 +17,7 @@ type Ops struct {
 	Filter string `placeholder:"WORDS" help:"Only cases whose name contains each of these words."`
 	Engine string `enum:",metal,metal-cpu" default:"" placeholder:"metal|metal-cpu" help:"The device: an Apple GPU, or the CPU (default: the GPU on a Mac)."`
 	Seed   uint64 `default:"1" help:"Of the random inputs."`
+	Speed  bool   `help:"Then measure the kernels that decoding waits for, as shares of what adding two vectors moves."`
 	List   bool   `help:"Print the cases' names and run nothing."`
 	Output
 	JSON
@@ -30,8 +31,7 @@ agree. A failed case prints the command that runs it again.
 
 Examples:
 
-  sibyl ops
-  sibyl ops --filter 'gemv_i8 rows=5'
+  sibyl ops --filter 'embed_i8 cols=32' || echo "needs clang 19, or a Mac: exit $?"
   sibyl ops --list --filter attention`
 }
 
@@ -60,6 +60,11 @@ func (v *Ops) Run(ctx context.Context, a *App) error {
 	if err != nil {
 		return err
 	}
+	if v.Speed {
+		if r.Speeds, err = v.speeds(ctx, a); err != nil {
+			return err
+		}
+	}
 	if err := v.Output.write(r); err != nil {
 		return err
 	}
@@ -70,6 +75,15 @@ func (v *Ops) Run(ctx context.Context, a *App) error {
 		return statusError(exitMismatch)
 	}
 	return nil
+}
+
+func (v *Ops) speeds(ctx context.Context, a *App) ([]suite.Speed, error) {
+	set, err := kernelsOn(v.Engine, a.Threads)
+	if err != nil {
+		return nil, err
+	}
+	defer set.Device.Close()
+	return suite.Speeds(ctx, set, 5)
 }
 
 func (v *Ops) list(a *App, cases []suite.Case) error {
@@ -110,10 +124,22 @@ func renderKernels(w io.Writer, r *suite.Report) error {
 			fmt.Sprintf("%.2g", k.NMSE), same})
 	}
 	fmt.Fprintln(w)
-	if err := table(w, "123456", rows); err != nil {
+	if err := table(w, "lrrrrrr", rows); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%d cases, %d failed, on %s (%s), seed %d; %d orders of threads gave the same bits\n", r.Cases, r.Failed, r.Device.Name, r.Device.CompilerVersion, r.Seed,
 		max(1, r.Device.Orders))
+	if err != nil || len(r.Speeds) == 0 {
+		return err
+	}
+	rows = [][]string{{"speed", "GB/s", "of adding"}}
+	for _, s := range r.Speeds {
+		rows = append(rows, []string{s.Case, fmt.Sprintf("%.2f", s.GBs), fmt.Sprintf("%.0f %%", 100*s.Share)})
+	}
+	fmt.Fprintln(w)
+	if err := table(w, "lrr", rows); err != nil || r.Device.Kind == "gpu" {
+		return err
+	}
+	_, err = fmt.Fprintln(w, "measured on the CPU device, whose times say nothing of a GPU")
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -57,7 +58,7 @@ func (d *cpuDevice) Library(files []msl.File) (Library, error) {
 		d.version = "prebuilt"
 		return d.load(d.prebuilt, p)
 	}
-	b, err := newBuilder([]string{"-mavx2", "-mfma", "-mf16c"})
+	b, err := newBuilder(append([]string{"-mavx2", "-mfma", "-mf16c"}, strings.Fields(os.Getenv("SIBYL_CLANG_FLAGS"))...))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,8 @@ func (b *cpuBuffer) Release() {
 	b.data, b.mapped = nil, nil
 }
 
-// Buffer implements Device. The buffer ends close to the end of its last page, behind which nothing is mapped.
+// Buffer implements Device. The buffer ends where its last page does, to 15 bytes, and behind that nothing is mapped: a kernel that reads
+// or writes further ends the process.
 func (d *cpuDevice) Buffer(n int) (Buffer, error) {
 	if n <= 0 {
 		return nil, fmt.Errorf("a buffer of %d bytes", n)
@@ -163,7 +165,8 @@ func (d *cpuDevice) Buffer(n int) (Buffer, error) {
 	if err := unix.Mprotect(mem[room:], unix.PROT_NONE); err != nil {
 		return nil, err
 	}
-	return &cpuBuffer{data: mem[:n:n], mapped: mem}, nil
+	at := (room - n) &^ 15
+	return &cpuBuffer{data: mem[at : at+n : at+n], mapped: mem}, nil
 }
 
 // Wrap implements Device.

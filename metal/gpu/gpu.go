@@ -16,7 +16,7 @@ type Device interface {
 	Info() Info
 	// Library compiles kernel files as one unit. A fault of the source names file and line.
 	Library(files []msl.File) (Library, error)
-	// Buffer is n bytes of zeros, at an address that is a multiple of 64. n > 0.
+	// Buffer is n bytes of zeros, at an address that is a multiple of 16. n > 0.
 	Buffer(n int) (Buffer, error)
 	// Wrap is a buffer of bytes that are there already, read only, without a copy: b must stay mapped and unchanged until
 	// the buffer is released. Offset is where b begins in the buffer. A device that cannot gives an error.

@@ -18,6 +18,7 @@ type Report struct {
 	Failed  int       `json:"failed"`
 	Kernels []Summary `json:"kernels"`
 	Results []Result  `json:"results"`
+	Speeds  []Speed   `json:"speeds,omitempty"`
 }
 
 // Summary is all cases of one kernel: the worst of each measure.
