@@ -139,7 +139,7 @@ func New(src bundle.Source, plan *Plan, arith *kernels.Arith, spec engine.Spec) 
 	if plan.Contract.Arithmetic != "" { // there is no choice of it
 		mode = ""
 	}
-	name, scheme := subject(src, part, mode, spec.Scheme, spec.Model)
+	name, scheme := subject(src, part, mode, spec.Scheme, plan.scheme, spec.Model)
 	e := &Engine{d: d, src: src, pool: pool, arith: arith, logitsBytes: 64 << 20, info: engine.Info{
 		Engine: "cpu", Subject: name, Contract: label, Scheme: scheme,
 		Mode:      mode,

@@ -46,6 +46,7 @@ type Plan struct {
 	View func(p Place, r config.Role, m *kernels.Matrix) (*kernels.Matrix, error)
 
 	chosen *precision.Custom // where UseContract took the contracts from
+	scheme string            // what output calls the scheme behind View
 	// Keep says to keep in memory, as float32, what would be rounded or quantized anew at every reading: the same
 	// values, for models so small that memory is cheaper than time.
 	Keep bool

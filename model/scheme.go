@@ -41,21 +41,22 @@ func (p *Plan) useScheme(src bundle.Source, name string) error {
 	if err != nil {
 		return err
 	}
+	p.scheme = s.Label()
 	p.View = func(at Place, r config.Role, m *kernels.Matrix) (*kernels.Matrix, error) {
 		return a.View(max(at.Layer, 0), r, m)
 	}
 	return nil
 }
 
-// subject is the engine's spec in the command line's syntax, and the scheme it shows: that of a quantized checkpoint or
-// of a bundle if none was asked for.
-func subject(src bundle.Source, contract, mode, scheme string, model string) (text, shown string) {
+// subject is the engine's spec in the command line's syntax, and the scheme it shows: label is that of the scheme asked
+// for; if none was, that of a quantized checkpoint or of a bundle.
+func subject(src bundle.Source, contract, mode, scheme, label, model string) (text, shown string) {
 	text = fmt.Sprintf("%s@cpu,%s", model, contract)
 	if mode != "" {
 		text += "," + mode
 	}
 	if scheme != "" && scheme != "stored" {
-		return text + "," + scheme, scheme
+		return text + "," + scheme, label
 	}
 	return text, SchemeOf(src)
 }

@@ -81,6 +81,21 @@ func (s *Scheme) Rules() []Rule {
 	return out
 }
 
+// Label is what output calls the scheme. A recipe's says which file, and the start of the sha256 of its text: two results
+// under the same label were made by the same recipe.
+func (s *Scheme) Label() string {
+	if s.File == "" {
+		return s.Name
+	}
+	name := s.Name + " (recipe " + filepath.Base(s.File)
+	if s.Name == "recipe:"+filepath.Base(s.File) { // it has no name of its own
+		name = s.Name + " ("
+	} else {
+		name += ", "
+	}
+	return fmt.Sprintf("%ssha256 %.12s)", name, s.SHA256)
+}
+
 // LoadRecipe reads a recipe's file. Bad input gives an *inputerr.Error.
 func LoadRecipe(file string) (*Scheme, error) {
 	bad := func(err error) error {

@@ -42,8 +42,8 @@ type Gate struct {
 // Help is the part of the help below the flags.
 func (*Gate) Help() string {
 	return `Without subjects, and with one checkpoint: TEST is @coreai-fp16,int8hu-sym, what a published bundle should
-compute; REF is @hf-fp32 on the same model. A lone subject that starts with @ is TEST of the demo model. Prompts
-left out: the built-in set.
+compute (@coreai-fp16 of a checkpoint that is quantized already); REF is @hf-fp32 on the same model. A lone subject
+that starts with @ is TEST of the demo model. Prompts left out: the built-in set.
 
 At every flip the controls are asked: the weights' quantization alone (Q), the contract's rounding alone (C), or both
 (E, in each of the contract's realisations). The first that gives the same token names the cause. What REF was sure of
@@ -97,6 +97,10 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	defer closing(ckpt, &err)
+	if q := ckpt.Quantization(); q != nil && v.Test == "" && test.Text == gateTest {
+		test.Scheme = "" // of the TEST that nobody typed: no scheme can be asked of weights that have one
+		a.Note("%s is quantized already (%s), so TEST is @coreai-fp16 on the same weights; what quantizing them changed, a gate against the checkpoint they were made from tells", ref.display(), q.Scheme)
+	}
 	if err := v.Streaming.choose(a, ckpt); err != nil {
 		return err
 	}
