@@ -50,7 +50,7 @@ type Spec struct {
 	Model    string // path of a checkpoint folder, or "" for the embedded demo model
 	Contract string // a name or "contract:FILE"; "" = the engine's or the model's own ("hf-fp32" for a checkpoint)
 	Scheme   string // "" = weights as stored
-	Mode     string // "exact" or "fast"; "" = the engine's only one
+	Mode     string // "exact", "fast" or "noise:SEED"; "" = the engine's only one
 	Delta    string // "recurrent" (default) or "chunk": the delta rule's form in prefill
 	Threads  int    // 0 = all cores
 	NoVerify bool   // a bundle whose main.hash does not match is used with a warning
@@ -66,7 +66,7 @@ type Info struct {
 	Contract      string   // "hf-fp32"; "float64" for the fp64 engine; one from a file with its name and digest
 	Realises      []string // contracts that its arithmetic is known to be, the nearest first, where Contract is none of package precision's
 	Scheme        string   // "stored"
-	Mode          string   // "exact", "fast" or ""
+	Mode          string   // "exact", "fast", "noise:SEED" or ""
 	Shows         Shows
 	VocabSize     int
 	MaxPositions  int

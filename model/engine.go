@@ -33,10 +33,6 @@ func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error)
 	refuse := func(field, found, want string) error {
 		return &inputerr.Error{File: spec.Model + "@cpu", Field: field, Found: inputerr.Clip(found, 80), Want: want, Do: "choose one of these"}
 	}
-	arith, ok := map[string]*kernels.Arith{"": kernels.Exact, "exact": kernels.Exact, "fast": kernels.Fast}[spec.Mode]
-	if !ok {
-		return nil, refuse("mode", spec.Mode, "exact or fast")
-	}
 	if spec.Delta != "" && spec.Delta != "recurrent" && spec.Delta != "chunk" {
 		return nil, refuse("delta", spec.Delta, "recurrent or chunk")
 	}
@@ -46,6 +42,13 @@ func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error)
 	}
 	plan := &Plan{Keep: src.Sizes().Total() <= keepBytes}
 	chosen, err := choose(src, spec.Contract)
+	arith := kernels.Exact
+	if err == nil {
+		var ok bool
+		if arith, ok = arithmetic(spec.Mode, chosen); !ok {
+			err = refuse("mode", spec.Mode, wantMode)
+		}
+	}
 	if err == nil && chosen.Contract.Arithmetic != "" {
 		if arith = kernels.Own(chosen.Contract.Arithmetic); spec.Mode != "" {
 			err = refuse("mode", spec.Mode, "none: "+chosen.Contract.Name+" is defined by its own order of roundings")

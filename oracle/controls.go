@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sibyl/engine"
@@ -17,6 +18,9 @@ type Control struct {
 	// Expected says that it is one realisation of the expected conversion: E always; C where TEST's weights are REF's,
 	// and Q where TEST's contract is.
 	Expected bool
+	// Noisy says that it is a realisation whose roundings are off by up to one unit. It is asked only about positions that
+	// nothing else explains.
+	Noisy bool
 	// One of three: an engine that is open; a way to open one when it is needed, which the gate then closes; or the side
 	// (REF or TEST) that it would only repeat, whose view it has.
 	Engine engine.Engine
@@ -61,7 +65,8 @@ func (s Side) normal() Side {
 // Controls derives the controls of DESIGN section 6: Q is REF's contract with TEST's weights, C TEST's contract with
 // REF's weights, E both, in each realisation of TEST's contract: exact, fast, and what precision.Realisations lists.
 // Where the weights are the same, C in each realisation is the expected conversion and there is no other; where the
-// contract is, Q is. What REF or TEST itself is, is not run twice. The error is of a contract that cannot be read.
+// contract is, Q is. What REF or TEST itself is, is not run twice. Behind
+// the realisations of a named contract stand the noisy ones. The error is of a contract that cannot be read.
 func Controls(ref, test Side) ([]ControlSpec, error) {
 	ref, test = ref.normal(), test.normal()
 	forms, err := realise(test)
@@ -83,6 +88,12 @@ func Controls(ref, test Side) ([]ControlSpec, error) {
 	return b.out, nil
 }
 
+// noisePrefix begins the CPU engine's noisy modes: model.NoisePrefix, which oracle does not import.
+const noisePrefix = "noise:"
+
+// noisyRealisations is how many there are, of seeds 1, 2, ...: RATIONALE.md says why this many.
+const noisyRealisations = 8
+
 // realise lists the realisations of TEST's contract on TEST's weights, the exact one first.
 func realise(test Side) ([]Side, error) {
 	c, err := precision.Choose(test.Contract)
@@ -98,6 +109,11 @@ func realise(test Side) ([]Side, error) {
 	if c.File == "" {
 		for _, name := range slices.Concat(strings.FieldsFunc(test.Also, func(r rune) bool { return r == ',' }), precision.Realisations(test.Contract)) {
 			one.Contract, one.Mode = name, "exact"
+			out = append(out, one)
+		}
+		one.Contract = test.Contract
+		for seed := 1; c.Contract.Arithmetic == "" && seed <= noisyRealisations; seed++ {
+			one.Mode = noisePrefix + strconv.Itoa(seed)
 			out = append(out, one)
 		}
 	}
@@ -116,7 +132,7 @@ func (b *controlList) each(kind ControlKind, forms []Side) {
 }
 
 func (b *controlList) add(kind ControlKind, expected bool, s Side) {
-	c := ControlSpec{Control: Control{Kind: kind, Expected: expected}, Spec: engine.Spec{Model: s.Model, Contract: s.Contract}}
+	c := ControlSpec{Control: Control{Kind: kind, Expected: expected, Noisy: strings.HasPrefix(s.Mode, noisePrefix)}, Spec: engine.Spec{Model: s.Model, Contract: s.Contract}}
 	name := s.Contract
 	if s.Scheme != "stored" {
 		c.Spec.Scheme = s.Scheme
@@ -125,8 +141,8 @@ func (b *controlList) add(kind ControlKind, expected bool, s Side) {
 	if contract, err := precision.Choose(s.Contract); err == nil && contract.Contract.Arithmetic == "" {
 		c.Spec.Mode = s.Mode // else the contract brings its own arithmetic
 	}
-	if s.Mode == "fast" {
-		name += ", fast"
+	if s.Mode == "fast" || c.Noisy {
+		name += ", " + s.Mode
 	}
 	c.Label = string(kind) + " " + name
 	switch {
@@ -165,30 +181,50 @@ func Kinds(specs []ControlSpec, text string) ([]ControlSpec, error) {
 }
 
 // runControls runs the controls over the texts that hold a flip, as far as its last one: elsewhere they have nothing
-// to explain. A control that fails is a reason to doubt: a cause could be missed.
+// to explain. What is then still unexplained is put to the noisy ones. A control that fails is a reason to doubt: a cause
+// could be missed.
 func (g *gate) runControls(ctx context.Context) error {
 	if g.ref == nil {
 		return nil
 	}
 	texts, prompts := g.flipped()
 	for k, c := range g.Controls {
-		if c.Kind == ControlNoise || c.Same != "" || len(texts) == 0 {
+		if c.Noisy {
 			continue
 		}
-		rows, err := g.runControl(ctx, k, texts, g.decodeControl)
-		if err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("gate stopped in the controls: %w", ctx.Err())
-			}
-			g.res.Controls[k].Note = oneLine(err.Error())
-			g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+g.res.Controls[k].Note)
+		if err := g.askControl(ctx, k, texts, prompts); err != nil {
+			return err
+		}
+	}
+	for k, c := range g.Controls {
+		if !c.Noisy {
 			continue
 		}
-		g.ctls[k] = make([][]Seen, len(g.res.Prompts))
-		for i, row := range rows {
-			g.ctls[k][prompts[i]] = row
+		texts, prompts = g.unexplained()
+		if err := g.askControl(ctx, k, texts, prompts); err != nil {
+			return err
 		}
-		g.res.Controls[k].Positions = size(texts)
+	}
+	return nil
+}
+
+// askControl runs control k over texts of some prompts, unless it is one that needs no run.
+func (g *gate) askControl(ctx context.Context, k int, texts [][]int32, prompts []int) error {
+	if c := &g.Controls[k]; c.Kind == ControlNoise || c.Same != "" || len(texts) == 0 {
+		return nil
+	}
+	rows, err := g.runControl(ctx, k, texts, g.decodeControl)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("gate stopped in the controls: %w", ctx.Err())
+		}
+		g.res.Controls[k].Note = oneLine(err.Error())
+		g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+g.res.Controls[k].Note)
+		return nil
+	}
+	g.ctls[k] = make([][]Seen, len(g.res.Prompts))
+	for i, row := range rows {
+		g.ctls[k][prompts[i]] = row
 	}
 	return nil
 }
@@ -263,19 +299,33 @@ func (g *gate) flippedSteps(i int) (n int) {
 // flipped gives the texts of prompts with a flip up to the last one, and which prompts they are; all texts in full if
 // the protocol wants controls everywhere.
 func (g *gate) flipped() (texts [][]int32, prompts []int) {
+	return g.upTo(g.p.Controls == ControlsEverywhere, func(_ PartName, _, _ int, ref, test Seen) bool { return test.ID != ref.ID })
+}
+
+// unexplained gives the texts of prompts with a DEFECT whose logits are numbers, up to the last one.
+func (g *gate) unexplained() (texts [][]int32, prompts []int) {
+	return g.upTo(false, func(part PartName, prompt, pos int, ref, test Seen) bool {
+		c, _ := g.caseAt(part, prompt, pos, ref, test)
+		v, _ := c.Judge()
+		return v == Defect && test.Fault == ""
+	})
+}
+
+// upTo gives the texts of prompts as far as the last position of TEST's that is wanted, or in full.
+func (g *gate) upTo(full bool, want func(part PartName, prompt, pos int, ref, test Seen) bool) (texts [][]int32, prompts []int) {
 	upto := make([]int, len(g.res.Prompts))
 	all := g.texts()
 	for i := range g.tested {
 		t := &g.tested[i]
-		for k := range t.Seen {
-			if ref := g.refAt(t.Part, t.Prompt, t.From+k); t.Seen[k].ID != ref.ID {
+		for k, s := range t.Seen {
+			if want(t.Part, t.Prompt, t.From+k, g.refAt(t.Part, t.Prompt, t.From+k), s) {
 				upto[t.Prompt] = max(upto[t.Prompt], t.From+k+1)
 			}
 		}
 	}
 	for i, n := range upto {
-		if g.p.Controls == ControlsEverywhere || n > 0 && g.p.Path.Last {
-			n = len(all[i]) // a shorter text would have another last call
+		if full || n > 0 && g.p.Path.Last {
+			n = len(all[i]) // of the last, a shorter text would have another last call
 		}
 		if n = min(n, len(all[i])); n > 0 {
 			texts, prompts = append(texts, all[i][:n]), append(prompts, i)

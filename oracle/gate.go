@@ -140,7 +140,7 @@ func newGate(s Setup, p Protocol) *gate {
 	g.test = s.Test.Info()
 	r.Ref, r.Test = describe(s.Ref.Info()), describe(g.test)
 	for _, c := range s.Controls {
-		info := ControlInfo{Kind: c.Kind, Label: c.Label, Expected: c.Expected || c.Kind == ControlE, Same: c.Same}
+		info := ControlInfo{Kind: c.Kind, Label: c.Label, Expected: c.Expected || c.Kind == ControlE, Noisy: c.Noisy, Same: c.Same}
 		if c.Engine != nil {
 			info.Engine = describe(c.Engine.Info())
 		}

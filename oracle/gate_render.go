@@ -75,7 +75,9 @@ func (r *GateResult) renderControls(b *strings.Builder) {
 		case c.Same != "":
 			state = "is " + string(c.Same) + " itself"
 		case c.Positions > 0:
-			state, ran = "run over "+plural(c.Positions, "position"), true
+			state, ran = c.agreement(), true
+		case c.Noisy:
+			continue // it was not asked
 		}
 		failed := c.Note != ""
 		ran = ran || failed
@@ -88,6 +90,15 @@ func (r *GateResult) renderControls(b *strings.Builder) {
 	default:
 		columns(b, "lll", rows)
 	}
+}
+
+// agreement says what a control that ran showed: "run over 38 positions: REF's id at 36, TEST's at 37, KL from REF >= 0.0012".
+func (c *ControlInfo) agreement() string {
+	s := fmt.Sprintf("run over %s: REF's id at %d, TEST's at %d", plural(c.Positions, "position"), c.AsRef, c.AsTest)
+	if c.KLMean != nil {
+		s += fmt.Sprintf(", KL from REF >= %.2g", *c.KLMean)
+	}
+	return s
 }
 
 // flips counts the positions, by part, that are flips.
@@ -256,13 +267,14 @@ func (r *GateResult) renderFlips(b *strings.Builder, text func([]int32) string) 
 	}
 }
 
-// explainers counts the controls that give TEST's id, by kind: "Q 1/1, C 0/1, E 6/6".
+// explainers counts the controls that give TEST's id, by kind: "Q 1/1 C 0/1 E 6/6 noise 1/4".
 func (r *GateResult) explainers(e *Evidence) string {
 	var out []string
-	for _, kind := range []ControlKind{ControlQ, ControlC, ControlE} {
+	count := func(name string, counts func(c *ControlInfo) bool) {
 		give, of := 0, 0
-		for _, c := range r.Controls {
-			if id, ok := e.Controls[c.Label]; ok && c.Kind == kind {
+		for i := range r.Controls {
+			c := &r.Controls[i]
+			if id, ok := e.Controls[c.Label]; ok && counts(c) {
 				of++
 				if id == e.TestID {
 					give++
@@ -270,9 +282,13 @@ func (r *GateResult) explainers(e *Evidence) string {
 			}
 		}
 		if of > 0 {
-			out = append(out, fmt.Sprintf("%s %d/%d", kind, give, of))
+			out = append(out, fmt.Sprintf("%s %d/%d", name, give, of))
 		}
 	}
+	for _, kind := range []ControlKind{ControlQ, ControlC, ControlE} {
+		count(string(kind), func(c *ControlInfo) bool { return c.Kind == kind && !c.Noisy })
+	}
+	count("noise", func(c *ControlInfo) bool { return c.Noisy })
 	if len(out) == 0 {
 		return "-"
 	}

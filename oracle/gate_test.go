@@ -348,6 +348,38 @@ var gateCases = []gateCase{
 			}
 			return bad
 		}},
+	{name: "noise-is-asked-last", why: "of two prompts that flip one is explained without it: it is asked about the other alone, and says near",
+		test: func(at enginetest.At, row []float64) {
+			gateFlipAll(1, 2)(at, row)
+			gateFlipAll(20, 3)(at, row)
+		},
+		change: func(s *Setup, _ *Protocol) {
+			noisy := control(ControlE, gateFlipAll(20, 3))
+			noisy.Noisy, noisy.Label = true, "noise"
+			s.Controls = []Control{noisy, control(ControlQ, gateFlipAll(1, 2))}
+		},
+		decision: Fail, headline: "DO NOT SHIP: 4 confident flips, 1 explained by int8hu-sym, 3 within the expected conversion's own noise",
+		verdicts: map[Verdict]int{Identical: gateAll - 4, Quant: 1, Near: 3},
+		check: func(r *GateResult) (bad []string) {
+			for _, e := range r.Positions {
+				if _, ok := e.Controls["noise"]; ok && e.Prompt == 0 {
+					bad = append(bad, fmt.Sprintf("evidence at %d/%d: %v", e.Prompt, e.Pos, e.Controls))
+				}
+				if e.Verdict == Near && !strings.Contains(e.Why, "one unit off") {
+					bad = append(bad, e.Why)
+				}
+			}
+			if c := r.Controls; c[0].Positions == 0 || !c[0].Noisy || c[1].AsTest != c[1].Positions-1 || c[1].AsRef != c[1].Positions-1 || c[1].KLMean == nil {
+				bad = append(bad, fmt.Sprintf("the controls are %+v", c))
+			}
+			return bad
+		}},
+	{name: "noise-not-needed", why: "what is explained is not put to it", test: gateFlipAll(1, 2),
+		change: func(s *Setup, _ *Protocol) {
+			s.Controls = []Control{control(ControlQ, gateFlipAll(1, 2)), {Kind: ControlE, Label: "E", Noisy: true,
+				Open: func(context.Context) (engine.Engine, error) { return nil, errors.New("opened") }}}
+		},
+		decision: Fail, headline: "DO NOT SHIP: 1 confident flip, 1 explained by int8hu-sym", verdicts: map[Verdict]int{Identical: gateAll - 1, Quant: 1}},
 	{name: "controls-everywhere", why: "asked for, they give evidence at every position",
 		change: func(s *Setup, p *Protocol) {
 			s.Controls, p.Controls = []Control{control(ControlC, nil)}, ControlsEverywhere

@@ -57,7 +57,7 @@ func tolerance(i engine.Info, foreign bool) float64 {
 	switch {
 	case foreign:
 		return 2e-4
-	case i.Mode == "exact":
+	case i.Mode == "exact", strings.HasPrefix(i.Mode, noisePrefix): // noise is a function of exact values
 		return 0
 	case i.Contract == "float64":
 		return 0x1p-23

@@ -43,7 +43,7 @@ func (e *TranscriptEvidence) rejudge() (*GateResult, []string) {
 	rec := e.Result
 	s := Setup{Ref: still{rec.Ref.Info()}, Test: still{rec.Test.Info()}}
 	for _, c := range rec.Controls {
-		s.Controls = append(s.Controls, Control{Kind: c.Kind, Label: c.Label, Expected: c.Expected, Same: c.Same, Engine: still{c.Engine.Info()}})
+		s.Controls = append(s.Controls, Control{Kind: c.Kind, Label: c.Label, Expected: c.Expected, Noisy: c.Noisy, Same: c.Same, Engine: still{c.Engine.Info()}})
 	}
 	for _, q := range rec.Prompts {
 		s.Prompts = append(s.Prompts, Prompt{Name: q.Name, Text: q.Text, IDs: q.IDs})

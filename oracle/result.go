@@ -153,10 +153,16 @@ type ControlInfo struct {
 	Kind      ControlKind `json:"kind"`
 	Label     string      `json:"label"`
 	Expected  bool        `json:"expected_conversion"` // one of its realisations
+	Noisy     bool        `json:"noisy,omitempty"`     // with roundings one unit off; asked where nothing else explains
 	Same      Role        `json:"same_as,omitempty"`   // REF or TEST: it would only repeat that side
 	Positions int         `json:"positions"`           // how many it was run over
-	Note      string      `json:"note,omitempty"`      // how it failed
-	Engine    EngineInfo  `json:"engine"`
+	AsRef     int         `json:"agrees_with_ref"`     // at how many of them it chose REF's id
+	AsTest    int         `json:"agrees_with_test"`    // and TEST's teacher-forced id
+	// KLMean is a lower bound of the mean KL divergence from REF to it, in nats, by the candidates that both show; nil if
+	// neither shows any.
+	KLMean *float64   `json:"kl_from_ref_at_least_mean_nats,omitempty"`
+	Note   string     `json:"note,omitempty"` // how it failed
+	Engine EngineInfo `json:"engine"`
 }
 
 // gateSchema names the form of a GateResult.

@@ -42,6 +42,7 @@ type Case struct {
 	// TestShowsTies: TEST's set of maxima can be relied on (it shows top-k); else E's stand in.
 	TestShowsTies bool
 	Q, C, E       []Seen  // what the controls showed here, one per engine; none until such engines are given
+	Noisy         []Seen  // what noisy realisations of E showed; they are asked where no row before theirs holds
 	Margin        float64 // REF's margin in the floor's unit; NaN if REF shows none or is not finite
 	Floor         float64
 }
@@ -67,6 +68,8 @@ var verdictTable = []rule{
 	{Near, "REF shows no finite margin", func(c *Case) bool { return math.IsNaN(c.Margin) }},
 	{Near, "REF's margin is below the floor", func(c *Case) bool { return c.Margin < c.Floor }},
 	{Near, "the expected conversion's own realisations differ by as much", (*Case).withinSpread},
+	{Near, "with roundings one unit off, the expected conversion gives the same", func(c *Case) bool { return c.given(c.Noisy) }},
+	{Near, "with roundings one unit off, the expected conversion comes half the way there", (*Case).withinNoise},
 	{Defect, "nothing explains it", func(*Case) bool { return true }},
 }
 
@@ -110,4 +113,17 @@ func (c *Case) withinSpread() bool {
 		}
 	}
 	return len(c.E) >= 2 && gap <= 2*spread
+}
+
+// withinNoise: the gap by which E, in its first realisation, prefers r to t is at most twice what the noise of one of the
+// noisy ones takes from it. Only the gap itself counts, and only towards t: their noise is wider than a right engine's, and
+// the distance of any two logits would be too generous a measure of it.
+func (c *Case) withinNoise() bool {
+	if len(c.E) == 0 {
+		return false
+	}
+	gap := c.E[0].between(c.Ref.ID, c.Test.ID)
+	return gap > 0 && slices.ContainsFunc(c.Noisy, func(s Seen) bool {
+		return s.Fault == "" && gap <= 2*(gap-s.between(c.Ref.ID, c.Test.ID)) // false for NaN: not shown
+	})
 }

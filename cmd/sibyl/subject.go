@@ -9,6 +9,7 @@ import (
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/model"
 	"sibyl/precision"
 	"sibyl/quant"
 )
@@ -20,7 +21,7 @@ type Subject struct {
 	Engine   string // "cpu", "replay"
 	Contract string // "hf-fp32", "contract:FILE"
 	Scheme   string // "int8lin", "recipe:FILE"
-	Mode     string // "exact" or "fast"
+	Mode     string // "exact", "fast" or "noise:SEED"
 	File     string // of replay:FILE
 	Side     string // whose view replay gives: "ref" or "test"; gate sets it by the place of the subject
 	Trace    string // path of a trace file: then nothing else is set
@@ -79,6 +80,7 @@ var partTable = []part{
 	{"recipe:", partScheme, "a recipe of your own (YAML)"},
 	{"exact", partMode, "order-free arithmetic: the same bits on every machine"},
 	{"fast", partMode, "fp32 in any order, within a measured bound"},
+	{"noise:", partMode, "exact, but every rounding off by up to one unit (a seed)"},
 }
 
 // inBuild says whether this build serves p; contracts and recipes of one's own it always does.
@@ -156,6 +158,9 @@ func findPart(subject, name string) (p part, file string, err error) {
 		case !found || !takesFile && rest != "":
 		case takesFile && rest == "":
 			bad.Field, bad.Found, bad.Want = "@"+name, "no file name", p.name+"FILE"
+			if p.kind == partMode {
+				bad.Found, bad.Want = "no seed", p.name+"SEED"
+			}
 			return part{}, "", bad
 		default:
 			return p, rest, nil
@@ -210,6 +215,11 @@ func built() map[partKind][]string {
 	}
 }
 
+// ofUser says whether a chosen name carries a file or a number of the user's, which its reader judges.
+func ofUser(name string) bool {
+	return strings.HasPrefix(name, "contract:") || strings.HasPrefix(name, "recipe:") || strings.HasPrefix(name, model.NoisePrefix)
+}
+
 // missing says what of s is not in this build, nil if nothing.
 func (s Subject) missing() error {
 	have := built()
@@ -218,7 +228,7 @@ func (s Subject) missing() error {
 		name string
 	}{{partEngine, s.Engine}, {partContract, s.Contract}, {partScheme, s.Scheme}, {partMode, s.Mode}} {
 		kind, name := chosen.kind, chosen.name
-		if name == "" || slices.Contains(have[kind], name) || strings.HasPrefix(name, "contract:") || strings.HasPrefix(name, "recipe:") {
+		if name == "" || slices.Contains(have[kind], name) || ofUser(name) {
 			continue
 		}
 		want, do := "one of "+strings.Join(have[kind], ", "), "choose one of these or leave it out"

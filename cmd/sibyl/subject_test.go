@@ -33,6 +33,8 @@ func TestParseSubject(t *testing.T) {
 		{name: "trailing-at", in: "m@", wantErr: `subject "m@": found an empty part, want a name after @ and between commas; for example MODEL@cpu,exact`, why: "a forgotten part"},
 		{name: "empty-between", in: "m@cpu,,fast", wantErr: "found an empty part", why: "a doubled comma"},
 		{name: "replay-without-file", in: "@replay:", wantErr: "@replay:: found no file name, want replay:FILE", why: "a part that needs a file"},
+		{name: "noise", in: "m@noise:3,coreai-fp16", want: Subject{Model: "m", Contract: "coreai-fp16", Mode: "noise:3"}, why: "a mode that takes a seed"},
+		{name: "noise-without-seed", in: "@noise:", wantErr: "@noise:: found no seed, want noise:SEED", why: "a part that needs a number"},
 		{name: "case", in: "@CPU", wantErr: `did you mean "cpu"?`, why: "names are lower case"},
 	}
 	for _, tt := range tests {
@@ -72,6 +74,8 @@ func TestMissingParts(t *testing.T) {
 		"@fp64,int4lin":     `found a mode, contract or scheme beside it, want fp64 alone`,
 		"@fp64,fast":        `found a mode, contract or scheme beside it, want fp64 alone`,
 		"@cpu,exact":        "",
+		"@cpu,noise:7":      "",
+		"@fp64,noise:7":     `found a mode, contract or scheme beside it, want fp64 alone`,
 		"@fp64":             "",
 	} {
 		s, err := ParseSubject(in, func(string) bool { return false })

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"sibyl/engine"
-	"sibyl/precision"
 	"sibyl/trace"
 )
 
@@ -44,34 +43,5 @@ func TestNoise(t *testing.T) {
 	}
 	if worst == 0 || worst > 0.1 { // a tenth of a logit is the gate's floor
 		t.Errorf("the noise moves a logit by %g", worst)
-	}
-}
-
-// TestNeighbour: one unit of each grid, at its edges.
-func TestNeighbour(t *testing.T) {
-	t.Parallel()
-	inf := float32(math.Inf(1))
-	for _, tt := range []struct {
-		name    string
-		grid    precision.Round
-		x       float32
-		steps   int
-		want    float32
-		because string
-	}{
-		{"fp32 up", precision.F32, 1, 1, 1 + 0x1p-23, ""},
-		{"fp16 up", precision.F16, 1, 1, 1 + 0x1p-10, ""},
-		{"fp16 down", precision.F16, 1, -1, 1 - 0x1p-11, "a binade below has finer units"},
-		{"bf16 up", precision.BF16, -1, 1, -1 - 0x1p-7, "away from 0"},
-		{"fp16 off the grid", precision.F16, 1 + 0x1p-14, 1, 1 + 0x1p-10, "rounded first"},
-		{"fp16 largest", precision.F16, 65504, 1, 65504, "noise makes no infinity"},
-		{"fp16 least", precision.F16, 0x1p-24, -1, 0, ""},
-		{"zero", precision.F16, 0, 1, 0, "an exact zero is exact in every engine"},
-		{"infinity", precision.F32, inf, -1, inf, ""},
-		{"no step", precision.F16, 1.5, 0, 1.5, ""},
-	} {
-		if got := neighbour(tt.grid, tt.x, tt.steps); got != tt.want {
-			t.Errorf("%s: neighbour(%v, %g, %d) = %g, want %g\nwhy: %s", tt.name, tt.grid, tt.x, tt.steps, got, tt.want, tt.because)
-		}
 	}
 }

@@ -125,7 +125,8 @@ func (b *bench) test(ctx context.Context, s sound) (test *remembered, own bool, 
 	return remember(e, b.known), true, nil
 }
 
-// shares says whether test showed one of the expected conversions' own bits over all texts.
+// shares says whether test showed one of the expected conversions' own bits over all texts; the noisy ones are not run for
+// it, since their noise is nobody else's.
 func (b *bench) shares(ctx context.Context, test *remembered, without *engine.Spec) (bool, error) {
 	var prompts []engine.Prompt
 	for _, t := range b.known.texts {
@@ -145,7 +146,7 @@ func (b *bench) shares(ctx context.Context, test *remembered, without *engine.Sp
 		return false, err
 	}
 	for i, c := range b.controls {
-		if !c.Expected || without != nil && b.specs[i] == *without {
+		if !c.Expected || c.Noisy || without != nil && b.specs[i] == *without {
 			continue
 		}
 		theirs, err := show(c.Engine)

@@ -32,9 +32,10 @@ is shown two kinds of TEST, on the demo model with passages of its book and on t
   variant of the contract, every time with the control that is this very engine taken away, and an engine whose every operation is
   off by -1, 0 or +1 unit in the last place at random, of the grid the contract rounds to. Any DEFECT there is a false one.
 
-Intervals are Wilson's, 95 %%. The gate as it is has no noisy engine among its controls. The further columns ask what would change if
-E also had one, two or four of them, of other seeds than any TEST's. Figures of the fast arithmetic may differ in single runs on
-a processor that fuses multiply and add (arm64); all others are the same everywhere.
+Intervals are Wilson's, 95 %%. Where nothing else explains a flip, the gate asks up to eight noisy realisations of E (` + "`@noise:1`" + ` and so on);
+the further columns are of a gate that had none, two or four. Their noise is a function of seed, operation and value, that of TEST is
+drawn from a generator: no seed of one is one of the other. Figures of the fast arithmetic may differ in single runs on a processor
+that fuses multiply and add (arm64); all others are the same everywhere.
 
 `
 
@@ -130,7 +131,7 @@ func (s *study) summary(b *strings.Builder) {
 	}
 	head := []string{"", "aim", "measured"}
 	for _, n := range extras[1:] {
-		head = append(head, fmt.Sprintf(">with %d noisy in E", n))
+		head = append(head, fmt.Sprintf(">with %d noisy", n))
 	}
 	b.WriteString(table(head, rows))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"sibyl/engine"
 )
@@ -38,8 +39,8 @@ func (s *suite) infoAgrees() {
 			s.Errorf("StateDTypes is %+v, want each one of %v", i.StateDTypes, dtypes)
 		}
 	}
-	if i.Mode != "" && i.Mode != "exact" && i.Mode != "fast" {
-		s.Errorf("Mode is %q, want exact, fast or nothing", i.Mode)
+	if i.Mode != "" && i.Mode != "exact" && i.Mode != "fast" && !strings.HasPrefix(i.Mode, "noise:") {
+		s.Errorf("Mode is %q, want exact, fast, noise:SEED or nothing", i.Mode)
 	}
 }
 
