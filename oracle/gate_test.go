@@ -358,7 +358,7 @@ var gateCases = []gateCase{
 			noisy.Noisy, noisy.Label = true, "noise"
 			s.Controls = []Control{noisy, control(ControlQ, gateFlipAll(1, 2))}
 		},
-		decision: Fail, headline: "DO NOT SHIP: 4 confident flips, 1 explained by int8hu-sym, 3 within the expected conversion's own noise",
+		decision: Fail, headline: "DO NOT SHIP: 2 confident flips, 1 explained by int8hu-sym, 1 within the expected conversion's own noise",
 		verdicts: map[Verdict]int{Identical: gateAll - 4, Quant: 1, Near: 3},
 		check: func(r *GateResult) (bad []string) {
 			for _, e := range r.Positions {
