@@ -19,7 +19,6 @@ type function struct {
 	slots int
 	kept  []value   // by slot: what constants alone decide, once it was computed
 	one   composite // instead of the body, nil for none
-	calls []*function
 }
 
 // block is a straight line of operations; those of regions share their function's slots.

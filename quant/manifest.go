@@ -100,6 +100,9 @@ func kept(name string) bool {
 // copyRest copies the small files.
 func (w *writer) copyRest(tmp string) error {
 	fsys, dir, err := w.ck.Tokenizer()
+	if err != nil {
+		return err
+	}
 	entries, err := fs.ReadDir(fsys, dir)
 	if err != nil {
 		return err

@@ -18,7 +18,6 @@ type bench struct {
 	set  *ops.Set
 	ins  []input
 	outs []*output
-	err  error
 }
 
 type input struct {
