@@ -49,8 +49,8 @@ func measure(ctx context.Context, r *report) error {
 		run  func(context.Context, *report) error
 	}{
 		{"taps", taps}, {"long", long}, {"edge", edge}, {"rms", rmsToFloat64}, {"float64", float64Row},
-		{"greedy ids", ids}, {"tokenizer", tokens}, {"gate", gate}, {"hashes", hashes}, {"bundles", bundles}, {"shipped", shipped},
-		{"graph", graphs},
+		{"greedy ids", ids}, {"tokenizer", tokens}, {"gate", gate}, {"hashes", hashes}, {"bundles", bundles},
+		{"graph", graphs}, {"shipped", shipped},
 	} {
 		fmt.Fprintln(os.Stderr, "accuracy: measuring", s.name)
 		if err := s.run(ctx, r); err != nil {
