@@ -60,13 +60,13 @@ func sideOf(s Subject, info engine.Info) oracle.Side {
 		// A control is always a CPU engine: of the contract and the weights that this engine says it has.
 		out.Contract, out.Scheme, out.Mode = info.Contract, info.Scheme, ""
 	}
-	if len(info.Realises) > 0 { // an engine of somebody else's, whose arithmetic is known by these names
-		out.Contract, out.Also = info.Realises[0], strings.Join(info.Realises[1:], ",")
-	}
 	if s.Bundle { // it holds its scheme in its bytes, and its contract unless one was named
 		if out.Scheme = s.Scheme; out.Contract == "" || out.Contract == precision.RuntimeName {
 			out.Contract = info.Contract
 		}
+	}
+	if len(info.Realises) > 0 { // an engine of somebody else's, whose arithmetic is known by these names
+		out.Contract, out.Also = info.Realises[0], strings.Join(info.Realises[1:], ",")
 	}
 	return out
 }

@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +24,16 @@ func TestGateCoreAI(t *testing.T) {
 	bundle := filepath.Join("..", "..", "testdata", "bundles", "opticks-2m-int8hu-sym") + "@coreai"
 	start := time.Now()
 	var out, errs bytes.Buffer
-	code := Main([]string{"gate", "@hf-fp32", bundle, "--max-tokens", "6", "--json"}, strings.NewReader(""), &out, &errs)
+	// A process of its own: what this one once held in memory counts in the peak of every process it starts later.
+	cmd := exec.Command("sibyl", "gate", "@hf-fp32", bundle, "--max-tokens", "6", "--json")
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	code := exitOK
+	if err := cmd.Run(); err != nil {
+		if cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		code = cmd.ProcessState.ExitCode()
+	}
 	took := time.Since(start)
 	var r oracle.GateResult
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {

@@ -125,7 +125,7 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	perSeq := seqs * (kv + state)
 	if j.stream { // one layer's states, but every row's residual stream
 		perSeq = perSeq/int64(len(c.Layers)) + seqs*total*int64(c.HiddenSize)*f32
-		logits = max(logits, 2*256<<20)
+		logits = min(int64(j.tokens+j.generated)*seqs*int64(c.VocabSize)*f32, 256<<20) * 2
 	}
 
 	n := perSeq + activations + scores + logits + j.extra + runtimeBytes(c)
