@@ -7,7 +7,7 @@ import "testing"
 func TestMeasure(t *testing.T) {
 	l := Measure(1, 128<<20)
 	t.Logf("%.1f GB/s, %.1f GFLOP/s (%s)", l.Read/1e9, l.FMA/1e9, l.How)
-	if l.Read < 1e8 || l.Read > 2e12 {
+	if l.Read < 1e6 || l.Read > 2e12 { // the race detector makes it a thousandth
 		t.Errorf("one thread reads %.3g bytes a second", l.Read)
 	}
 	if l.How != "" && (l.FMA < 1e8 || l.FMA > 2e12) {
