@@ -22,7 +22,7 @@ func renderBench(w io.Writer, r *bench.Result, format string) error {
 		return benchLines(w, r)
 	}
 	fmt.Fprintf(w, "%s\n%s, %s; reads %.1f GB/s%s\n", r.Subject, r.Machine, plural(r.Threads, "thread", "threads"), r.Limits.Read/1e9, fmaText(r))
-	fmt.Fprintf(w, "opened in %s (%s to %s); decoding reads %s a token\n\n", secondsText(benchMedian(r.Load)), secondsText(slices.Min(r.Load)), secondsText(slices.Max(r.Load)), bytesText(r.Work.Bytes))
+	fmt.Fprintf(w, "opened in %s (%s to %s); decoding reads %s a token\n\n", secondsText(bench.Median(r.Load)), secondsText(slices.Min(r.Load)), secondsText(slices.Max(r.Load)), bytesText(r.Work.Bytes))
 	rows := append([][]string{benchColumns}, benchCells(r)...)
 	write := func(rows [][]string, right string) error { return table(w, right, rows) }
 	if format == "md" {
@@ -81,7 +81,7 @@ func benchCSV(w io.Writer, r *bench.Result) error {
 		rows = append(rows, []string{r.Subject, string(row.Kind), fmt.Sprint(row.N), fmt.Sprint(row.Threads), fmt.Sprint(len(row.Seconds)),
 			number(row.TokensPerSecond), number(row.Least), number(row.Most), optional(row.FirstToken, number), optional(row.Bandwidth, number),
 			optional(row.ShareRead, number), optional(row.Flops, number), optional(row.ShareFMA, number),
-			fmt.Sprint(row.PeakResident), fmt.Sprint(row.PeakAnonymous), number(benchMedian(r.Load)), fmt.Sprint(r.Work.Bytes)})
+			fmt.Sprint(row.PeakResident), fmt.Sprint(row.PeakAnonymous), number(bench.Median(r.Load)), fmt.Sprint(r.Work.Bytes)})
 	}
 	return c.WriteAll(rows)
 }
@@ -112,7 +112,7 @@ func benchLines(w io.Writer, r *bench.Result) error {
 			Read   float64 `json:"machine_read_bytes_per_s"`
 			FMA    float64 `json:"machine_fma_flop_per_s,omitempty"`
 			Weight int64   `json:"bytes_per_token"`
-		}{r.Subject, row, benchMedian(r.Load), r.Limits.Read, r.Limits.FMA, r.Work.Bytes}
+		}{r.Subject, row, bench.Median(r.Load), r.Limits.Read, r.Limits.FMA, r.Work.Bytes}
 		if err := enc.Encode(line); err != nil {
 			return err
 		}
@@ -136,11 +136,6 @@ func markdown(w io.Writer, rows [][]string) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-func benchMedian(x []float64) float64 {
-	sorted := slices.Sorted(slices.Values(x))
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 func optional(x float64, text func(float64) string) string {

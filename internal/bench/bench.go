@@ -141,9 +141,9 @@ func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total i
 // derive fills what follows from the seconds.
 func (r *Row) derive(w Work, l meter.Limits) {
 	n := float64(r.N)
-	seconds, cpu := median(r.Seconds), math.NaN()
+	seconds, cpu := Median(r.Seconds), math.NaN()
 	if len(r.CPU) > 0 {
-		cpu = median(r.CPU) / float64(r.Threads)
+		cpu = Median(r.CPU) / float64(r.Threads)
 	}
 	least, most := spread(r.Seconds)
 	r.TokensPerSecond, r.Least, r.Most = n/seconds, n/most, n/least

@@ -7,8 +7,8 @@ import (
 	"gonum.org/v1/gonum/stat"
 )
 
-// median of at least one value; of two in the middle, their mean.
-func median(x []float64) float64 {
+// Median of at least one value; of two in the middle, their mean. x stays as it is.
+func Median(x []float64) float64 {
 	sorted := slices.Clone(x)
 	slices.Sort(sorted)
 	n := len(sorted)
