@@ -15,7 +15,7 @@ type Level uint8
 const (
 	NoAsm  Level = iota
 	AVX2         // amd64 with AVX2, FMA and F16C
-	AVX512       // amd64; this build has no kernels for it
+	AVX512       // amd64 with AVX-512 F, BW, DQ and VL besides; a kernel that gains nothing by it has its AVX2 variant here too
 	NEON         // arm64
 	numLevels
 )
@@ -67,10 +67,13 @@ func (k *kernel[F]) add(l Level, f F) {
 	k.use(best())
 }
 
-// use takes the variant of level l, the definition if there is none.
+// below is the level whose variants serve where a kernel has none of its own: what runs the one runs the other.
+var below = [numLevels]Level{AVX512: AVX2}
+
+// use takes the variant of level l, or of the next level below that has one; the definition is always there.
 func (k *kernel[F]) use(l Level) {
-	if k.variants[l] == nil {
-		l = NoAsm
+	for k.variants[l] == nil {
+		l = below[l]
 	}
 	k.run = *k.variants[l]
 	if k.taken != nil {
@@ -155,7 +158,7 @@ func chooseLevel(name string) (Level, error) {
 // levelWants says what each level takes.
 var levelWants = [numLevels]string{
 	AVX2:   "an amd64 processor with avx2, fma and f16c, and a build with assembly",
-	AVX512: "kernels written in it, which this version does not have",
+	AVX512: "an amd64 processor with avx512f, avx512bw, avx512dq and avx512vl besides avx2, fma and f16c, and a build with assembly",
 	NEON:   "an arm64 processor and a build with assembly",
 }
 

@@ -11,19 +11,19 @@ import (
 	"sibyl/precision"
 )
 
-// variants runs f for every variant of k that this machine can run, the definition included, as a subtest of its own.
+// variants runs f for every variant of k that this machine can run, the definition included, as a subtest of its own; it
+// tells which ones the machine cannot run.
 func variants[F any](t *testing.T, k *kernel[F], f func(t *testing.T, run F)) {
 	t.Helper()
 	for l, run := range k.variants {
 		if run == nil {
 			continue
 		}
-		t.Run(k.name+"/"+Level(l).String(), func(t *testing.T) {
-			if !usable(Level(l)) {
-				t.Skip(missing(Level(l)))
-			}
-			f(t, *run)
-		})
+		if !usable(Level(l)) {
+			t.Logf("%s/%v is not tested here: %s", k.name, Level(l), missing(Level(l)))
+			continue
+		}
+		t.Run(k.name+"/"+Level(l).String(), func(t *testing.T) { f(t, *run) })
 	}
 }
 
@@ -266,6 +266,33 @@ func TestUseRefuses(t *testing.T) {
 	}
 }
 
+// TestUseTakesNextBelow: a level without a variant of a kernel takes the next one that has; AVX-512 is not a way back to
+// the definition.
+func TestUseTakesNextBelow(t *testing.T) {
+	for _, tt := range []struct {
+		has  []Level
+		use  Level
+		want Level
+	}{
+		{nil, AVX512, NoAsm},
+		{[]Level{AVX2}, AVX512, AVX2},
+		{[]Level{AVX2, AVX512}, AVX512, AVX512},
+		{[]Level{AVX2, AVX512}, AVX2, AVX2},
+		{[]Level{AVX512}, AVX2, NoAsm},
+		{[]Level{AVX2, AVX512}, NEON, NoAsm},
+		{[]Level{AVX2, AVX512}, NoAsm, NoAsm},
+	} {
+		var told Level
+		k := &kernel[Level]{name: "test", taken: func(l Level) { told = l }}
+		for _, l := range append([]Level{NoAsm}, tt.has...) {
+			k.variants[l] = &l
+		}
+		if k.use(tt.use); k.run != tt.want || told != tt.want {
+			t.Errorf("variants %v, use %v: %v and told %v, want %v", tt.has, tt.use, k.run, told, tt.want)
+		}
+	}
+}
+
 // TestMissingFeature: the error names the feature, what was found and what is wanted.
 func TestMissingFeature(t *testing.T) {
 	old := needs
@@ -279,5 +306,16 @@ func TestMissingFeature(t *testing.T) {
 	}
 	if best() != NoAsm {
 		t.Errorf("best is %v on a machine without fma", best())
+	}
+	needs[AVX2] = []feature{{"avx2", true}}
+	needs[AVX512] = []feature{{"avx2", true}, {"avx512f", true}, {"avx512bw", false}, {"avx512vl", false}}
+	_, err = chooseLevel("avx512")
+	want = "SIBYL_CPU: avx512: found a processor without avx512bw, avx512vl, want an amd64 processor with avx512f, avx512bw, " +
+		"avx512dq and avx512vl besides avx2, fma and f16c, and a build with assembly; leave it empty for avx2, or choose noasm or avx2"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if best() != AVX2 {
+		t.Errorf("best is %v on a machine with half of AVX-512", best())
 	}
 }
