@@ -9,8 +9,12 @@ import (
 )
 
 func init() {
-	linearFastKernel.add(AVX2, linearFastAVX2)
-	linearExactKernel.add(AVX2, linearExactAVX2)
+	linearFastKernel.add(AVX2, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearFastSIMD(&fastAVX2, p, out, x, rows, w) })
+	linearExactKernel.add(AVX2, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearExactSIMD(&exactAVX2, p, out, x, rows, w) })
+	linearFastKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearFastSIMD(&fastAVX512, p, out, x, rows, w) })
+	linearExactKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) {
+		linearExactSIMD(&exactAVX512, p, out, x, rows, w)
+	})
 }
 
 // A product with few tokens costs the reading of the weights: rows against tokens, gemv. With more it costs the
@@ -18,15 +22,53 @@ func init() {
 const (
 	gemvTokensFast  = 6
 	gemvTokensExact = 4
-	tileRows        = 6            // weight rows of a register tile (gen/tile.go)
-	stripeRows      = 4 * tileRows // weight rows that are unpacked together
-	depth           = 256          // columns that are: the longest chain of a sum, too
-	tokenBlock      = 128          // tokens whose packed activations are kept
-	lanes32         = 16           // tokens of a register tile in float32
-	lanes64         = 8            // in float64
+	depth           = 256 // columns that are unpacked together: the longest chain of a sum, too
+	tokenBlock      = 256 // tokens whose packed activations are kept: they share one unpacking of the weights
 )
 
-func linearFastAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
+// tiling is how a product is cut (gen/tile.go).
+type tiling[T float32 | float64] struct {
+	rows   int // weight rows of a register tile
+	stripe int // weight rows that are unpacked together, whole tiles
+	lanes  int // tokens of a register tile
+	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int)
+	half   func(y *T, ldy int, w *T, ldw int, x *T, k int) // of lanes/2 tokens; nil if there is none
+}
+
+var (
+	fastAVX2    = tiling[float32]{rows: 6, stripe: 24, lanes: 16, tile: tile32}
+	exactAVX2   = tiling[float64]{rows: 6, stripe: 24, lanes: 8, tile: tile64}
+	fastAVX512  = tiling[float32]{rows: 12, stripe: 48, lanes: 32, tile: tile32x32, half: tile32x16}
+	exactAVX512 = tiling[float64]{rows: 12, stripe: 48, lanes: 16, tile: tile64x16, half: tile64x8}
+)
+
+// padded is how many places T tokens take in packed activations.
+func (g *tiling[T]) padded(tokens int) int {
+	all := (tokens + g.lanes - 1) / g.lanes * g.lanes
+	if g.half != nil && all-tokens >= g.lanes/2 {
+		all -= g.lanes / 2
+	}
+	return all
+}
+
+// width is how many tokens the panel has that begins at token t of so many.
+func (g *tiling[T]) width(t, padded int) int { return min(g.lanes, padded-t) }
+
+// multiply adds n columns of the stripe's unpacked rows, times those of the packed activations, to y [stripe, padded];
+// x is the first panel at the first of these columns.
+func (g *tiling[T]) multiply(y, w, packed []T, rows, padded, cols, j, n int) {
+	for r := 0; r < rows; r += g.rows {
+		for t := 0; t < padded; t += g.lanes {
+			tile, width := g.tile, g.width(t, padded)
+			if width < g.lanes {
+				tile = g.half
+			}
+			tile(&y[r*padded+t], padded, &w[r*depth], depth, &packed[t*cols+j*width], n)
+		}
+	}
+}
+
+func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows <= gemvTokensFast {
 		const group = 4
 		p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
@@ -37,25 +79,33 @@ func linearFastAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
 	n := w.Cols
 	for t0 := 0; t0 < rows; t0 += tokenBlock {
 		T := min(tokenBlock, rows-t0)
-		panels := (T + lanes32 - 1) / lanes32
-		packed := scratch32.get(panels * lanes32 * n)
-		p.For(panels, lanes32*n, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				packTokens(packed.x[i*lanes32*n:][:lanes32*n], x[t0*n:], n, i*lanes32, T, lanes32)
+		padded := g.padded(T)
+		packed := scratch32.get(padded * n)
+		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
+			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
+				width := g.width(t, padded)
+				packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, t, T, width)
 			}
 		})
-		p.For((w.Rows+stripeRows-1)/stripeRows, stripeRows*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, panels*lanes32)
+		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
+			s := newStripe(w, padded, g.stripe)
+			defer s.free()
 			for i := lo; i < hi; i++ {
-				s.product32(i*stripeRows, packed.x)
-				s.write(out[t0*w.Rows:], s.y32, T)
+				s.start(i * g.stripe)
+				clear(s.y32.x)
+				for j := 0; j < n; j += depth {
+					d := min(depth, n-j)
+					s.unpack(j, d)
+					g.multiply(s.y32.x, s.w32.x, packed.x, s.rows, padded, n, j, d)
+				}
+				s.write(out[t0*w.Rows:], s.y32.x, T)
 			}
 		})
 		scratch32.put(packed)
 	}
 }
 
-func linearExactAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
+func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w *Matrix) {
 	n := w.Cols
 	if rows <= gemvTokensExact {
 		wide, tokens, k := scratch64.get(rows*n), make([]token, rows), w.rowsKernel()
@@ -75,25 +125,38 @@ func linearExactAVX2(p *Pool, out, x []float32, rows int, w *Matrix) {
 	}
 	for t0 := 0; t0 < rows; t0 += tokenBlock {
 		T := min(tokenBlock, rows-t0)
-		panels := (T + lanes64 - 1) / lanes64
-		packed, xn := scratch64.get(panels*lanes64*n), make([]float64, panels*lanes64)
-		p.For(panels, lanes64*n, func(lo, hi int) {
-			narrow := make([]float32, lanes64*n)
-			for i := lo; i < hi; i++ {
-				packTokens(narrow, x[t0*n:], n, i*lanes64, T, lanes64)
-				widenAVX2(&packed.x[i*lanes64*n], &narrow[0], lanes64*n)
+		padded := g.padded(T)
+		packed, xn := scratch64.get(padded*n), make([]float64, padded)
+		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
+			narrow := scratch32.get(g.lanes * n)
+			defer scratch32.put(narrow)
+			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
+				width := g.width(t, padded)
+				packTokens(narrow.x[:width*n], x[t0*n:], n, t, T, width)
+				widenAVX2(&packed.x[t*n], &narrow.x[0], width*n)
 			}
-			for t := lo * lanes64; t < min(hi*lanes64, T); t++ {
+			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
 				xn[t] = norm2of(x[(t0+t)*n:][:n])
 			}
 		})
-		p.For((w.Rows+stripeRows-1)/stripeRows, 2*stripeRows*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, panels*lanes64)
-			s.y64, s.w64 = make([]float64, stripeRows*s.tokens), make([]float64, stripeRows*depth)
+		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
+			s := newStripe(w, padded, g.stripe)
+			defer s.free()
+			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.stripe*depth)
 			for i := lo; i < hi; i++ {
-				s.product64(i*stripeRows, packed.x)
+				s.start(i * g.stripe)
+				clear(s.y64.x)
+				clear(s.sq)
+				for j := 0; j < n; j += depth {
+					d := min(depth, n-j)
+					s.unpack(j, d)
+					for r := range s.rows {
+						s.sq[r] += widen64(s.w64.x[r*depth:][:d], s.w32.x[r*depth:][:d])
+					}
+					g.multiply(s.y64.x, s.w64.x, packed.x, s.rows, padded, n, j, d)
+				}
 				s.round(xn, x[t0*n:])
-				s.write(out[t0*w.Rows:], s.y32, T)
+				s.write(out[t0*w.Rows:], s.y32.x, T)
 			}
 		})
 		scratch64.put(packed)
@@ -127,34 +190,47 @@ func packTokens(panel, x []float32, n, t, T, lanes int) {
 	}
 }
 
-// stripe is a worker's place for stripeRows rows of the product with all tokens of a block.
+// stripe is a worker's place for some rows of the product with all tokens of a block.
 type stripe struct {
 	w      *Matrix
 	k      *rowsKernel
-	tokens int // a multiple of the lanes
+	tokens int // with those that are padding
+	size   int // rows there is room for
 	first  int // the first row
 	rows   int
 
 	args    rowsArgs
-	decoded []float32 // whole rows, where the format has no assembly
-	w32     []float32 // [stripeRows, depth]
-	w64     []float64
-	y32     []float32 // [stripeRows, tokens]
-	y64     []float64
-	sq      [stripeRows]float64 // sum of w*w of each row
+	decoded []float32      // whole rows, where the format has no assembly
+	w32     *lent[float32] // [size, depth]
+	w64     *lent[float64]
+	y32     *lent[float32] // [size, tokens]
+	y64     *lent[float64]
+	sq      []float64 // sum of w*w of each row
 }
 
-func newStripe(w *Matrix, tokens int) *stripe {
-	s := &stripe{w: w, k: w.rowsKernel(), tokens: tokens, w32: make([]float32, stripeRows*depth), y32: make([]float32, stripeRows*tokens)}
+func newStripe(w *Matrix, tokens, size int) *stripe {
+	s := &stripe{w: w, k: w.rowsKernel(), tokens: tokens, size: size, sq: make([]float64, size)}
+	s.w32, s.y32 = scratch32.get(size*depth), scratch32.get(size*tokens)
+	clear(s.w32.x) // rows that a tile reads and nobody asks for hold numbers, not what was left there
 	if s.k == nil {
-		s.decoded = make([]float32, stripeRows*w.Cols)
+		s.decoded = make([]float32, size*w.Cols)
 	}
 	return s
 }
 
+// free gives back what was lent.
+func (s *stripe) free() {
+	scratch32.put(s.w32)
+	scratch32.put(s.y32)
+	if s.y64 != nil {
+		scratch64.put(s.w64)
+		scratch64.put(s.y64)
+	}
+}
+
 // start goes to row first.
 func (s *stripe) start(first int) {
-	s.first, s.rows = first, min(stripeRows, s.w.Rows-first)
+	s.first, s.rows = first, min(s.size, s.w.Rows-first)
 	if s.decoded != nil {
 		for r := range s.rows {
 			s.w.Row(s.decoded[r*s.w.Cols:], first+r)
@@ -168,54 +244,20 @@ func (s *stripe) unpack(j, n int) {
 	stride := s.w.rowStride()
 	s.args.ahead = depth * stride / s.w.Cols
 	if j+n == s.w.Cols {
-		s.args.ahead = stripeRows*stride - j*stride/s.w.Cols
+		s.args.ahead = s.size*stride - j*stride/s.w.Cols
 	}
 	for r := range s.rows {
-		dst := s.w32[r*depth:][:n]
+		dst := s.w32.x[r*depth:][:n]
 		if s.decoded != nil {
 			copy(dst, s.decoded[r*s.w.Cols+j:])
 			continue
 		}
 		whole := n / s.k.step * s.k.step
 		s.args.point(s.w, s.first+r, j, whole)
-		s.args.dst = unsafe.Pointer(&s.w32[r*depth])
+		s.args.dst = unsafe.Pointer(&s.w32.x[r*depth])
 		s.args.call(s.k.unpack)
 		if whole < n { // then it is the last block of columns
 			s.w.tail(dst[whole:], s.first+r, j+whole)
-		}
-	}
-}
-
-// product32 makes y32 from row first on.
-func (s *stripe) product32(first int, packed []float32) {
-	s.start(first)
-	clear(s.y32)
-	for j := 0; j < s.w.Cols; j += depth {
-		n := min(depth, s.w.Cols-j)
-		s.unpack(j, n)
-		for r := 0; r < s.rows; r += tileRows {
-			for t := 0; t < s.tokens; t += lanes32 {
-				tile32(&s.y32[r*s.tokens+t], s.tokens, &s.w32[r*depth], depth, &packed[t*s.w.Cols+j*lanes32], n)
-			}
-		}
-	}
-}
-
-// product64 makes y64 and sq from row first on.
-func (s *stripe) product64(first int, packed []float64) {
-	s.start(first)
-	clear(s.y64)
-	clear(s.sq[:])
-	for j := 0; j < s.w.Cols; j += depth {
-		n := min(depth, s.w.Cols-j)
-		s.unpack(j, n)
-		for r := range s.rows {
-			s.sq[r] += widen64(s.w64[r*depth:][:n], s.w32[r*depth:][:n])
-		}
-		for r := 0; r < s.rows; r += tileRows {
-			for t := 0; t < s.tokens; t += lanes64 {
-				tile64(&s.y64[r*s.tokens+t], s.tokens, &s.w64[r*depth], depth, &packed[t*s.w.Cols+j*lanes64], n)
-			}
 		}
 	}
 }
@@ -227,7 +269,7 @@ func (s *stripe) round(xn []float64, x []float32) {
 	var row []float32
 	for r := range s.rows {
 		u := norm(s.sq[r]) * bound
-		y, dst := s.y64[r*s.tokens:][:s.tokens], s.y32[r*s.tokens:][:s.tokens]
+		y, dst := s.y64.x[r*s.tokens:][:s.tokens], s.y32.x[r*s.tokens:][:s.tokens]
 		for i := 0; i < s.tokens; i += 4 {
 			i += round64(&dst[i], &y[i], &xn[i], u, s.tokens-i)
 			for t := i; t < min(i+4, s.tokens); t++ {
@@ -246,7 +288,7 @@ func (s *stripe) round(xn []float64, x []float32) {
 	}
 }
 
-// write turns y [stripeRows, tokens] into out [T, w.Rows].
+// write turns y [rows, tokens] into out [T, w.Rows].
 func (s *stripe) write(out, y []float32, T int) {
 	N := s.w.Rows
 	r := 0

@@ -184,7 +184,7 @@ func (c *linearCase) run(t *testing.T, f func(p *Pool, out, x []float32, rows in
 // of a product and every tail of rows and tokens occur.
 func linearCases(t *testing.T, special int, f func(c *linearCase)) {
 	r := rand.New(rand.NewPCG(31, uint64(special)))
-	rows, tokens := []int{1, 2, 3, 4, 5, 7, 25}, []int{1, 2, 4, 5, 6, 7, 8, 9, 16, 17, 33}
+	rows, tokens := []int{1, 2, 3, 4, 5, 7, 25, 61}, []int{1, 2, 4, 5, 6, 7, 8, 9, 16, 17, 33, 49, 57}
 	i := 0
 	for _, n := range lengths() {
 		for _, k := range kinds() {

@@ -22,6 +22,7 @@ var files = map[string]func(){
 	"rows_exact":     exact,
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
+	"tile_512":       tiles512,
 	"vector":         vectors,
 	"delta":          deltas,
 	"exp":            exps,
@@ -66,11 +67,37 @@ func exact() {
 }
 
 func tiles() {
-	tile("tile32", 4, func(a, to Op) { VMOVUPS(a, to) }, func(a, to Op) { VBROADCASTSS(a, to) },
-		func(a, b, to Op) { VFMADD231PS(a, b, to) }, func(a, b, to Op) { VADDPS(a, b, to) })
-	tile("tile64", 8, func(a, to Op) { VMOVUPD(a, to) }, func(a, to Op) { VBROADCASTSD(a, to) },
-		func(a, b, to Op) { VFMADD231PD(a, b, to) }, func(a, b, to Op) { VADDPD(a, b, to) })
+	for _, t := range []tile{
+		{name: "tile32", size: 4, rows: 6, regs: 2},
+		{name: "tile64", size: 8, rows: 6, regs: 2},
+	} {
+		t.typed().emit()
+	}
 	transpose8()
 	widen()
 	round64()
+}
+
+// tiles512 are of AVX-512.
+func tiles512() {
+	for _, t := range []tile{
+		{name: "tile32x32", size: 4, rows: 12, regs: 2, zmm: true},
+		{name: "tile32x16", size: 4, rows: 12, regs: 1, zmm: true},
+		{name: "tile64x16", size: 8, rows: 12, regs: 2, zmm: true},
+		{name: "tile64x8", size: 8, rows: 12, regs: 1, zmm: true},
+	} {
+		t.typed().emit()
+	}
+}
+
+// typed is t with the instructions of its numbers.
+func (t tile) typed() tile {
+	if t.size == 4 {
+		t.move, t.all = func(a, to Op) { VMOVUPS(a, to) }, func(a, to Op) { VBROADCASTSS(a, to) }
+		t.fma, t.add = func(a, b, to Op) { VFMADD231PS(a, b, to) }, func(a, b, to Op) { VADDPS(a, b, to) }
+	} else {
+		t.move, t.all = func(a, to Op) { VMOVUPD(a, to) }, func(a, to Op) { VBROADCASTSD(a, to) }
+		t.fma, t.add = func(a, b, to Op) { VFMADD231PD(a, b, to) }, func(a, b, to Op) { VADDPD(a, b, to) }
+	}
+	return t
 }

@@ -1,50 +1,86 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// tileRows weight rows by two registers of tokens: twelve accumulators, more than the latency of the multiply-add
-// takes to hide, and three registers left for what they are fed with.
-const tileRows = 6
-
 // tile is one register tile of a matrix product.
 //
 //	y[r][c] += sum over k of w[r][k] * x[k][c]
 //
-// size is 4 or 8 bytes a number; the tile has 64/size tokens.
-func tile(name string, size int, move, broadcast func(from, to Op), fma, add func(a, b, to Op)) {
-	typ := map[int]string{4: "float32", 8: "float64"}[size]
-	TEXT(name, NOSPLIT, "func(y *"+typ+", ldy int, w *"+typ+", ldw int, x *"+typ+", k int)")
-	describe(name+": y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*"+map[int]string{4: "16", 8: "8"}[size]+"+c],",
-		"r < 6 weight rows, c < "+map[int]string{4: "16", 8: "8"}[size]+" tokens; k > 0. Each sum is one chain of k products, added to y at the end.")
+// AVX2 has six weight rows by two registers of tokens: twelve accumulators, more than the latency of the multiply-add
+// takes to hide, and three registers left for what they are fed with. AVX-512 has twelve by two of the 32 it has; by one
+// for the last tokens of a batch.
+type tile struct {
+	name string
+	size int               // bytes a number, 4 or 8
+	rows int               // weight rows
+	regs int               // registers of tokens
+	zmm  bool              // of 64 bytes, else of 32
+	move func(from, to Op) //
+	all  func(from, to Op) // to every lane
+	fma  func(a, b, to Op) //
+	add  func(a, b, to Op) //
+}
+
+func (t tile) emit() {
+	typ := map[int]string{4: "float32", 8: "float64"}[t.size]
+	wide, vec := 32, YMM
+	if t.zmm {
+		wide, vec = 64, ZMM
+	}
+	column := wide * t.regs // bytes of x that one column of w meets
+	tokens := column / t.size
+	TEXT(t.name, NOSPLIT, "func(y *"+typ+", ldy int, w *"+typ+", ldw int, x *"+typ+", k int)")
+	describe(fmt.Sprintf("%s: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*%d+c],", t.name, tokens),
+		fmt.Sprintf("r < %d weight rows, c < %d tokens; k > 0. Each sum is one chain of k products, added to y at the end.", t.rows, tokens))
 	y, w, x := Load(Param("y"), GP64()), Load(Param("w"), GP64()), Load(Param("x"), GP64())
 	ldy, ldw, k := Load(Param("ldy"), GP64()), Load(Param("ldw"), GP64()), Load(Param("k"), GP64())
-	shift := map[int]uint8{4: 2, 8: 3}[size]
+	shift := map[int]uint8{4: 2, 8: 3}[t.size]
 	SHLQ(U8(shift), ldy)
 	SHLQ(U8(shift), ldw)
-	w3 := GP64() // rows 3..5 from here
-	LEAQ(Mem{Base: w, Index: ldw, Scale: 2}, w3)
-	ADDQ(ldw, w3)
-	acc := accumulators(2 * tileRows)
+	base := []reg.Register{w} // of every third row
+	for range t.rows/3 - 1 {
+		next := GP64()
+		LEAQ(Mem{Base: base[len(base)-1], Index: ldw, Scale: 2}, next)
+		ADDQ(ldw, next)
+		base = append(base, next)
+	}
+	acc := make([]reg.VecVirtual, t.rows*t.regs)
+	for i := range acc {
+		acc[i] = vec()
+		if t.zmm {
+			VPXORQ(acc[i], acc[i], acc[i])
+		} else {
+			VXORPS(acc[i], acc[i], acc[i])
+		}
+	}
 	step := func(i int) {
-		x0, x1, b := YMM(), YMM(), YMM()
-		move(Mem{Base: x, Disp: 64 * i}, x0)
-		move(Mem{Base: x, Disp: 64*i + 32}, x1)
-		for r := range tileRows {
-			m := Mem{Base: w, Disp: size * i}
-			if r >= 3 {
-				m.Base = w3
-			}
+		b, xs := vec(), make([]reg.VecVirtual, t.regs)
+		for h := range xs {
+			xs[h] = vec()
+			t.move(Mem{Base: x, Disp: column*i + wide*h}, xs[h])
+		}
+		for r := range t.rows {
+			m := Mem{Base: base[r/3], Disp: t.size * i}
 			if r%3 > 0 {
 				m.Index, m.Scale = ldw, uint8(r%3)
 			}
-			broadcast(m, b)
-			fma(b, x0, acc[2*r])
-			fma(b, x1, acc[2*r+1])
+			t.all(m, b)
+			for h := range xs {
+				t.fma(b, xs[h], acc[t.regs*r+h])
+			}
 		}
+	}
+	forward := func(steps int) {
+		for _, b := range base {
+			ADDQ(U8(steps*t.size), b)
+		}
+		ADDQ(U32(steps*column), x)
 	}
 	Label("four")
 	CMPQ(k, U8(4))
@@ -52,27 +88,23 @@ func tile(name string, size int, move, broadcast func(from, to Op), fma, add fun
 	for i := range 4 {
 		step(i)
 	}
-	ADDQ(U8(4*size), w)
-	ADDQ(U8(4*size), w3)
-	ADDQ(U32(256), x)
+	forward(4)
 	SUBQ(U8(4), k)
 	JMP(LabelRef("four"))
 	Label("one")
 	CMPQ(k, U8(1))
 	JL(LabelRef("done"))
 	step(0)
-	ADDQ(U8(size), w)
-	ADDQ(U8(size), w3)
-	ADDQ(U8(64), x)
+	forward(1)
 	DECQ(k)
 	JMP(LabelRef("one"))
 	Label("done")
-	for r := range tileRows {
-		for h := range 2 {
-			add(Mem{Base: y, Disp: 32 * h}, acc[2*r+h], acc[2*r+h])
-			move(acc[2*r+h], Mem{Base: y, Disp: 32 * h})
+	for r := range t.rows {
+		for h := range t.regs {
+			t.add(Mem{Base: y, Disp: wide * h}, acc[t.regs*r+h], acc[t.regs*r+h])
+			t.move(acc[t.regs*r+h], Mem{Base: y, Disp: wide * h})
 		}
-		if r < tileRows-1 {
+		if r < t.rows-1 {
 			ADDQ(ldy, y)
 		}
 	}
