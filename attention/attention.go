@@ -53,7 +53,7 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
 		y := batch.Buf(rows * w.Rows)
 		ar.Linear(batch.Pool, y, x, rows, w)
-		c.Round(precision.Linear, y)
+		batch.Round(c, precision.Linear, y)
 		batch.Put(tap, m.Layer, y)
 		return y
 	}
@@ -84,15 +84,16 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	m.attend(o, q, batch, caches)
 	batch.Put(trace.AttnOutPreGate, m.Layer, o)
 
-	ar.Sigmoid(gate, gate)
-	c.Round(precision.GateSigmoid, gate)
-	for i := range o {
-		o[i] *= gate[i]
-	}
-	c.Round(precision.AttnGated, o)
+	batch.Elementwise(len(o), 20, func(lo, hi int) {
+		y, g := o[lo:hi], gate[lo:hi]
+		ar.Sigmoid(g, g)
+		c.Round(precision.GateSigmoid, g)
+		kernels.Multiply(y, g)
+		c.Round(precision.AttnGated, y)
+	})
 	batch.Put(trace.AttnOutGated, m.Layer, o)
 	ar.Matmul(batch.Pool, out, o, rows, m.O)
-	c.Round(precision.Linear, out)
+	batch.Round(c, precision.Linear, out)
 	batch.Put(trace.AttnOProj, m.Layer, out)
 }
 
@@ -100,23 +101,26 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 func (m *Mixer) splitGate(qg []float32, batch *ragged.Batch) (q, gate []float32) {
 	hd := m.HeadDim
 	q, gate = batch.Buf(len(qg)/2), batch.Buf(len(qg)/2)
-	for i := range len(qg) / (2 * hd) {
-		copy(q[i*hd:][:hd], qg[2*i*hd:])
-		copy(gate[i*hd:][:hd], qg[(2*i+1)*hd:])
-	}
+	batch.Pool.For(len(qg)/(2*hd), 2*hd, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			copy(q[i*hd:][:hd], qg[2*i*hd:])
+			copy(gate[i*hd:][:hd], qg[(2*i+1)*hd:])
+		}
+	})
 	return q, gate
 }
 
 // norm is RMSNorm with gain 1+w over each head, in place.
 func (m *Mixer) norm(x, w []float32, batch *ragged.Batch) {
 	hd := m.HeadDim
+	gain := make([]float32, hd)
+	for i := range gain {
+		gain[i] = m.One + w[i]
+	}
 	batch.Pool.For(len(x)/hd, 8*hd, func(lo, hi int) {
 		for h := lo; h < hi; h++ {
 			y := x[h*hd:][:hd]
-			r := batch.Arith.InvRMS(y, m.Eps)
-			for i := range y {
-				y[i] = float32(y[i]*r) * (m.One + w[i])
-			}
+			kernels.Gain(y, y, gain, batch.Arith.InvRMS(y, m.Eps))
 			m.Contract.Round(precision.Norm, y)
 		}
 	})
@@ -125,9 +129,11 @@ func (m *Mixer) norm(x, w []float32, batch *ragged.Batch) {
 // rope turns the heads of x [Rows, heads, hd] in place.
 func (m *Mixer) rope(x []float32, heads int, cos, sin []float32, batch *ragged.Batch) {
 	half := m.Rope.Rot / 2
-	for t := range batch.Rows {
-		for h := range heads {
-			m.Rope.apply(x[(t*heads+h)*m.HeadDim:][:m.HeadDim], cos[t*half:][:half], sin[t*half:][:half], m.Contract)
+	batch.Pool.For(batch.Rows, 6*heads*half, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			for h := range heads {
+				m.Rope.apply(x[(t*heads+h)*m.HeadDim:][:m.HeadDim], cos[t*half:][:half], sin[t*half:][:half], m.Contract)
+			}
 		}
-	}
+	})
 }

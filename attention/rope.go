@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 	"sibyl/precision"
 )
@@ -53,6 +54,10 @@ func (r *Rope) Table(batch *ragged.Batch, c *precision.Contract) (cos, sin []flo
 func (r *Rope) apply(x, cos, sin []float32, c *precision.Contract) {
 	half := r.Rot / 2
 	product, sum := c.At[precision.RopeProduct], c.At[precision.RopeOut]
+	if product == precision.F32 && sum == precision.F32 {
+		kernels.Turn(x[:half], x[half:2*half], cos, sin)
+		return
+	}
 	for j := range half {
 		a, b := x[j], x[j+half]
 		x[j] = sum.Value(product.Value(float32(a*cos[j])) - product.Value(float32(b*sin[j])))

@@ -15,16 +15,13 @@ func (m *Mixer) l2norm(x []float32, ar *kernels.Arith, batch *ragged.Batch) {
 		sq := make([]float32, dk)
 		for h := lo; h < hi; h++ {
 			y := x[h*dk:][:dk]
-			for i, v := range y {
-				sq[i] = v * v
-			}
+			copy(sq, y)
+			kernels.Multiply(sq, y)
 			c.Round(precision.L2Square, sq)
 			s := c.Round1(precision.L2Sum, ar.Sum(sq))
 			s = c.Round1(precision.L2Eps, s+c.L2Eps)
 			r := c.Round1(precision.L2Rsqrt, ar.Rsqrt(s))
-			for i := range y {
-				y[i] *= r
-			}
+			kernels.Scale(y, r)
 			c.Round(precision.L2Out, y)
 		}
 	})
@@ -56,17 +53,17 @@ func (m *Mixer) decay(a []float32, ar *kernels.Arith) []float32 {
 }
 
 // scaleQuery is q * float32(dk^-0.5); transformers' recurrent form divides by dk^0.5 instead, which a contract may say.
-func (m *Mixer) scaleQuery(q []float32) {
-	if m.Contract.QDivide {
-		root := float32(math.Sqrt(float64(m.KeyDim)))
-		for i := range q {
-			q[i] /= root
+func (m *Mixer) scaleQuery(q []float32, batch *ragged.Batch) {
+	root := math.Sqrt(float64(m.KeyDim))
+	batch.Elementwise(len(q), 1, func(lo, hi int) {
+		x := q[lo:hi]
+		if m.Contract.QDivide {
+			for i := range x {
+				x[i] /= float32(root)
+			}
+		} else {
+			kernels.Scale(x, float32(1/root))
 		}
-	} else {
-		scale := float32(1 / math.Sqrt(float64(m.KeyDim)))
-		for i := range q {
-			q[i] *= scale
-		}
-	}
-	m.Contract.Round(precision.QScale, q)
+		m.Contract.Round(precision.QScale, x)
+	})
 }

@@ -26,7 +26,7 @@ type Weights struct {
 	B, A *kernels.Matrix // [nv, H]
 	Out  *kernels.Matrix // [H, nv*dv]
 
-	Conv         []float32 // [QKV, Kernel], tap Kernel-1 meets the current token
+	Conv         []float32 // [QKV, Kernel], tap Kernel-1 meets the current token; replaced, never written to, once in use
 	ALog, DtBias []float32 // [nv]
 	Rate         []float32 // [nv], -exp(A_log) where a bundle stores it; else nil
 	Norm         []float32 // [dv], gain as it is
@@ -39,6 +39,9 @@ type Mixer struct {
 	Layer    int // for taps
 	Contract *precision.Contract
 	Chunk    bool // prefill by the chunk form
+
+	taps   []float32 // [Kernel, C], of the Conv that begins at tapsOf
+	tapsOf *float32
 }
 
 // Forward is the mixer on a ragged batch: x, out [Rows, Hidden]; states[i] belongs to batch.Seqs[i] and advances.
@@ -49,7 +52,7 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
 		y := batch.Buf(rows * w.Rows)
 		ar.Linear(batch.Pool, y, x, rows, w)
-		c.Round(precision.Linear, y)
+		batch.Round(c, precision.Linear, y)
 		batch.Put(tap, m.Layer, y)
 		return y
 	}
@@ -61,14 +64,14 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 	conv := batch.Buf(len(qkv))
 	m.conv(conv, qkv, batch, states)
 	batch.Put(trace.GDNConvPreSilu, m.Layer, conv)
-	batch.Pool.For(rows, m.Channels()*20, func(lo, hi int) {
-		y := conv[lo*m.Channels() : hi*m.Channels()]
+	batch.Elementwise(len(conv), 20, func(lo, hi int) {
+		y := conv[lo:hi]
 		ar.SiLU(y, y)
+		c.Round(precision.ConvOut, y)
 	})
-	c.Round(precision.ConvOut, conv)
 	batch.Put(trace.GDNConvOut, m.Layer, conv)
 
-	q, k, v := m.split(conv, batch)
+	q, k, v := m.split(qkv, conv, batch)
 	m.l2norm(q, ar, batch)
 	m.l2norm(k, ar, batch)
 	batch.Put(trace.GDNQL2, m.Layer, q)
@@ -82,29 +85,31 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 	batch.Put(trace.GDNG, m.Layer, g)
 	batch.Put(trace.GDNBeta, m.Layer, beta)
 
-	m.scaleQuery(q)
+	m.scaleQuery(q, batch)
 	core := batch.Buf(rows * m.ValueHeads * m.ValueDim)
 	m.rule(core, q, k, v, g, beta, batch, states)
-	c.Round(precision.CoreOut, core)
+	batch.Round(c, precision.CoreOut, core)
 	batch.Put(trace.GDNCoreOut, m.Layer, core)
 
 	m.gatedNorm(core, z, batch)
 	batch.Put(trace.GDNGatedNorm, m.Layer, core)
 	ar.Matmul(batch.Pool, out, core, rows, m.Out)
-	c.Round(precision.Linear, out)
+	batch.Round(c, precision.Linear, out)
 	batch.Put(trace.GDNOutProj, m.Layer, out)
 }
 
-// split copies conv out [Rows, QKV] into q, k [Rows, nk, dk] and v [Rows, nv, dv].
-func (m *Mixer) split(conv []float32, batch *ragged.Batch) (q, k, v []float32) {
+// split copies conv out [Rows, QKV] to room, of the same size, as q, k [Rows, nk, dk] and v [Rows, nv, dv].
+func (m *Mixer) split(room, conv []float32, batch *ragged.Batch) (q, k, v []float32) {
 	kd, vd := m.KeyHeads*m.KeyDim, m.ValueHeads*m.ValueDim
-	q, k, v = batch.Buf(batch.Rows*kd), batch.Buf(batch.Rows*kd), batch.Buf(batch.Rows*vd)
-	for t := range batch.Rows {
-		row := conv[t*(2*kd+vd):]
-		copy(q[t*kd:][:kd], row)
-		copy(k[t*kd:][:kd], row[kd:])
-		copy(v[t*vd:][:vd], row[2*kd:])
-	}
+	q, k, v = room[:batch.Rows*kd], room[batch.Rows*kd:][:batch.Rows*kd], room[2*batch.Rows*kd:]
+	batch.Pool.For(batch.Rows, 2*kd+vd, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			row := conv[t*(2*kd+vd):]
+			copy(q[t*kd:][:kd], row)
+			copy(k[t*kd:][:kd], row[kd:])
+			copy(v[t*vd:][:vd], row[2*kd:])
+		}
+	})
 	return q, k, v
 }
 
@@ -115,19 +120,12 @@ func (m *Mixer) gatedNorm(o, z []float32, batch *ragged.Batch) {
 		silu := make([]float32, dv)
 		for h := lo; h < hi; h++ {
 			y := o[h*dv:][:dv]
-			r := ar.InvRMS(y, m.Eps)
-			for i := range y {
-				y[i] *= r
-			}
+			kernels.Scale(y, ar.InvRMS(y, m.Eps))
 			c.Round(precision.GatedNormed, y)
-			for i := range y {
-				y[i] *= m.Norm[i]
-			}
+			kernels.Multiply(y, m.Norm)
 			c.Round(precision.GatedWeight, y)
 			ar.SiLU(silu, z[h*dv:][:dv])
-			for i := range y {
-				y[i] *= silu[i]
-			}
+			kernels.Multiply(y, silu)
 			c.Round(precision.GatedOut, y)
 		}
 	})

@@ -45,7 +45,7 @@ func meanExact(x []float32) float32 {
 var CoreAICPU = &Arithmetic{
 	Name: "coreai-cpu",
 	Exp:  precision.ExpLibm, Log: precision.LogLibm, Sigmoid: sigmoidSteps, SiLU: siluSteps,
-	Rsqrt: rsqrtSteps, Sum: kernels.CoreAICPU.Sum, Dot: kernels.CoreAICPU.Conv,
+	Rsqrt: rsqrtSteps, Sum: kernels.CoreAICPU.Sum, Dot: kernels.CoreAICPUBF16.Dot,
 	Mean: func(x []float32) float32 { return kernels.CoreAICPU.Sum(x) / float32(len(x)) },
 	Softmax: func(x []float32, kind aicode.Kind) {
 		if kind == aicode.F32 { // correctly rounded; the narrow ones go in float32 steps

@@ -91,23 +91,15 @@ func (d *Decoder) Layer(l int, x []float32, call *Call) {
 		cos, sin := d.table(call, layer.Attention.Contract)
 		layer.Attention.Forward(y, n, cos, sin, batch, caches(call.States, l))
 	}
-	add(x, y)
-	layer.MixerAdd.Round(precision.Residual, x)
+	batch.Add(layer.MixerAdd, precision.Residual, x, y)
 	call.Put(trace.AfterMixer, l, x)
 
 	layer.PostAttnNorm.Forward(n, x, batch)
 	call.Put(trace.PostAttnNorm, l, n)
 	layer.MLP.Forward(y, n, batch)
 	call.Put(trace.MLPOut, l, y)
-	add(x, y)
-	layer.MLPAdd.Round(precision.Residual, x)
+	batch.Add(layer.MLPAdd, precision.Residual, x, y)
 	call.Put(trace.LayerOut, l, x)
-}
-
-func add(x, y []float32) {
-	for i, v := range y {
-		x[i] += v
-	}
 }
 
 // Forward runs ids, the rows of call.Seqs in order, through all layers and gives the residual stream after the last,
@@ -149,6 +141,6 @@ func (d *Decoder) Normed(out, x []float32, call *Call) {
 func (d *Decoder) Logits(out, normed []float32, rows int, call *Call) {
 	call.Arith.Linear(call.Pool, out, normed, rows, d.Head)
 	c := d.Plan.At(-1, ModHead)
-	c.Round(precision.Logits, out)
-	c.Round(precision.LogitsCast, out)
+	call.Round(c, precision.Logits, out)
+	call.Round(c, precision.LogitsCast, out)
 }

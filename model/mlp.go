@@ -24,8 +24,7 @@ func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
 	up, gate := batch.Buf(rows*m.Up.Rows), batch.Buf(rows*m.Gate.Rows)
 	m.linear(up, x, rows, m.Up, batch)
 	m.linear(gate, x, rows, m.Gate, batch)
-	m.silu(gate, batch)
-	m.multiply(gate, up)
+	m.swiglu(gate, up, batch)
 	m.linear(out, gate, rows, m.Down, batch)
 }
 
@@ -36,19 +35,25 @@ func (m *MLP) linear(out, x []float32, rows int, w *kernels.Matrix, batch *ragge
 		product = batch.Arith.Matmul
 	}
 	product(batch.Pool, out, x, rows, w)
-	m.Contract.Round(precision.Linear, out)
+	batch.Round(m.Contract, precision.Linear, out)
+}
+
+// swiglu is gate = silu(gate) * up, a piece at a time.
+func (m *MLP) swiglu(gate, up []float32, batch *ragged.Batch) {
+	batch.Elementwise(len(gate), 20, func(lo, hi int) {
+		m.silu(gate[lo:hi], batch)
+		m.multiply(gate[lo:hi], up[lo:hi])
+	})
 }
 
 // silu is gate = silu(gate).
 func (m *MLP) silu(gate []float32, batch *ragged.Batch) {
-	batch.Pool.For(len(gate), 20, func(lo, hi int) { batch.Arith.SiLU(gate[lo:hi], gate[lo:hi]) })
+	batch.Arith.SiLU(gate, gate)
 	m.Contract.Round(precision.MLPSilu, gate)
 }
 
 // multiply is gate = gate * up.
 func (m *MLP) multiply(gate, up []float32) {
-	for i := range gate {
-		gate[i] *= up[i]
-	}
+	kernels.Multiply(gate, up)
 	m.Contract.Round(precision.MLPMul, gate)
 }

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 	"sibyl/precision"
 )
@@ -17,13 +18,16 @@ type Norm struct {
 // Forward writes the norm of every row of x [Rows, H] to out.
 func (n *Norm) Forward(out, x []float32, batch *ragged.Batch) {
 	H := len(n.Weight)
+	mark := batch.Mark()
+	defer batch.Release(mark)
+	gain := batch.Buf(H)
+	for i, w := range n.Weight {
+		gain[i] = n.One + w
+	}
 	batch.Pool.For(len(x)/H, 4*H, func(lo, hi int) {
 		for t := lo; t < hi; t++ {
 			row, y := x[t*H:][:H], out[t*H:][:H]
-			r := batch.Arith.InvRMS(row, n.Eps)
-			for i, v := range row {
-				y[i] = float32(v*r) * (n.One + n.Weight[i])
-			}
+			kernels.Gain(y, row, gain, batch.Arith.InvRMS(row, n.Eps))
 			n.Contract.Round(precision.Norm, y)
 		}
 	})

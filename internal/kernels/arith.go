@@ -15,8 +15,8 @@ type Arith struct {
 	Matmul func(p *Pool, out, x []float32, rows int, w *Matrix)
 	// Dot is sum a[i]*b[i]: attention scores.
 	Dot func(a, b []float32) float32
-	// Conv is Dot for the taps of the depthwise conv.
-	Conv func(w, x []float32) float32
+	// Conv is one token of the depthwise conv: out[c] = sum_j w[j, c] * x[j, c] over the taps j; w, x [taps, len(out)].
+	Conv func(out, w, x []float32)
 	// Sum is sum x[i].
 	Sum func(x []float32) float32
 	// WeightedRows is out[d] = sum_j w[j] * v[j*stride+d], len(out) columns.
@@ -39,7 +39,7 @@ type Arith struct {
 
 // Exact is order-free: R32 of the exact result of each named operation, the same bits on any machine.
 var Exact = &Arith{
-	Name: "exact", Linear: linearExact, Matmul: linearExact, Dot: dotExact, Conv: dotExactGo, Sum: sumExact, WeightedRows: weightedRowsExact,
+	Name: "exact", Linear: linearExact, Matmul: linearExact, Dot: dotExact, Conv: convExact, Sum: func(x []float32) float32 { return sumExactKernel.run(x) }, WeightedRows: weightedRowsExact,
 	InvRMS: invRMSExact, Rsqrt: precision.RsqrtR32,
 	Exp: expExact, Sigmoid: sigmoidExact, SiLU: siluExact,
 	Softplus: each(precision.SoftplusR32), Softplus3: each(precision.Softplus3R32), Rate: each(precision.ExpR32),
@@ -48,7 +48,7 @@ var Exact = &Arith{
 
 // Fast is float32 in any order.
 var Fast = &Arith{
-	Name: "fast", Linear: linearFast, Matmul: linearFast, Dot: dotFast, Conv: dotFastGo, Sum: sumFast, WeightedRows: weightedRowsFast,
+	Name: "fast", Linear: linearFast, Matmul: linearFast, Dot: dotFast, Conv: convFast, Sum: func(x []float32) float32 { return sumFastKernel.run(x) }, WeightedRows: weightedRowsFast,
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
 	Exp: expFast, Sigmoid: sigmoidFast, SiLU: siluFast,
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),

@@ -10,6 +10,7 @@ import (
 
 func init() {
 	deltaFastKernel.add(AVX2, deltaStepFastAVX2)
+	deltaFastKernel.add(AVX512, deltaStepFastAVX512)
 	deltaExactKernel.add(AVX2, deltaStepExactAVX2)
 }
 
@@ -18,29 +19,40 @@ func init() {
 
 func deltaStepFastAVX2(S, q, k, v, out []float32, decay, beta float32, _ []float64) {
 	dv, dk := len(v), len(k)
-	var mem [32]float32
+	var mem [64]float32
 	e := 0
-	for e < dv {
-		n := 32
-		switch {
-		case e+32 <= dv:
-			deltaReadFast32(&mem[0], &S[e], &k[0], decay, dv, dk)
-		case e+8 <= dv:
-			n = 8
-			deltaReadFast8(&mem[0], &S[e], &k[0], decay, dv, dk)
-		default:
-			deltaColumnsFast(S, q, k, v, out, decay, beta, e)
-			return
-		}
-		for i := range n {
-			mem[i] = beta * (v[e+i] - mem[i]) // delta
-		}
-		if n == 32 {
-			deltaWriteFast32(&out[e], &S[e], &k[0], &q[0], &mem[0], decay, dv, dk)
-		} else {
-			deltaWriteFast8(&out[e], &S[e], &k[0], &q[0], &mem[0], decay, dv, dk)
-		}
-		e += n
+	for ; e+64 <= dv; e += 64 {
+		deltaReadFast64AVX2(&mem[0], &S[e], &k[0], decay, dv, dk)
+		deltas(&mem, v[e:e+64], beta)
+		deltaWriteFast32AVX2(&out[e], &S[e], &k[0], &q[0], &mem[0], decay, dv, dk)
+		deltaWriteFast32AVX2(&out[e+32], &S[e+32], &k[0], &q[0], &mem[32], decay, dv, dk)
+	}
+	for ; e+8 <= dv; e += 8 {
+		deltaReadFast8AVX2(&mem[0], &S[e], &k[0], decay, dv, dk)
+		deltas(&mem, v[e:e+8], beta)
+		deltaWriteFast8AVX2(&out[e], &S[e], &k[0], &q[0], &mem[0], decay, dv, dk)
+	}
+	deltaColumnsFast(S, q, k, v, out, decay, beta, e)
+}
+
+// deltas turns the columns of S^T k into delta = beta*(v - S^T k).
+func deltas(mem *[64]float32, v []float32, beta float32) {
+	for i, x := range v {
+		mem[i] = beta * (x - mem[i])
+	}
+}
+
+func deltaStepFastAVX512(S, q, k, v, out []float32, decay, beta float32, tmp []float64) {
+	dv, dk := len(v), len(k)
+	if dv%64 != 0 {
+		deltaStepFastAVX2(S, q, k, v, out, decay, beta, tmp)
+		return
+	}
+	var mem [64]float32
+	for e := 0; e < dv; e += 64 {
+		deltaReadFast64AVX512(&mem[0], &S[e], &k[0], decay, dv, dk)
+		deltas(&mem, v[e:e+64], beta)
+		deltaWriteFast64AVX512(&out[e], &S[e], &k[0], &q[0], &mem[0], decay, dv, dk)
 	}
 }
 

@@ -4,10 +4,10 @@
 
 #include "textflag.h"
 
-// func deltaReadFast32(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
+// func deltaReadFast64AVX2(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
 // Requires: AVX, FMA3
-TEXT ·deltaReadFast32(SB), NOSPLIT, $0-48
-	// deltaReadFast32: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 32.
+TEXT ·deltaReadFast64AVX2(SB), NOSPLIT, $0-48
+	// deltaReadFast64AVX2: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 64.
 	MOVQ         mem+0(FP), AX
 	MOVQ         S+8(FP), CX
 	MOVQ         k+16(FP), DX
@@ -19,16 +19,24 @@ TEXT ·deltaReadFast32(SB), NOSPLIT, $0-48
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
 	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
 
 loop:
 	CMPQ         SI, $0x00
 	JE           done
-	VBROADCASTSS (DX), Y5
-	VMULPS       Y0, Y5, Y5
-	VFMADD231PS  (CX), Y5, Y1
-	VFMADD231PS  32(CX), Y5, Y2
-	VFMADD231PS  64(CX), Y5, Y3
-	VFMADD231PS  96(CX), Y5, Y4
+	VBROADCASTSS (DX), Y9
+	VMULPS       Y0, Y9, Y9
+	VFMADD231PS  (CX), Y9, Y1
+	VFMADD231PS  32(CX), Y9, Y2
+	VFMADD231PS  64(CX), Y9, Y3
+	VFMADD231PS  96(CX), Y9, Y4
+	VFMADD231PS  128(CX), Y9, Y5
+	VFMADD231PS  160(CX), Y9, Y6
+	VFMADD231PS  192(CX), Y9, Y7
+	VFMADD231PS  224(CX), Y9, Y8
 	ADDQ         $0x04, DX
 	ADDQ         BX, CX
 	DECQ         SI
@@ -39,13 +47,17 @@ done:
 	VMOVUPS Y2, 32(AX)
 	VMOVUPS Y3, 64(AX)
 	VMOVUPS Y4, 96(AX)
+	VMOVUPS Y5, 128(AX)
+	VMOVUPS Y6, 160(AX)
+	VMOVUPS Y7, 192(AX)
+	VMOVUPS Y8, 224(AX)
 	VZEROUPPER
 	RET
 
-// func deltaReadFast8(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
+// func deltaReadFast8AVX2(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
 // Requires: AVX, FMA3
-TEXT ·deltaReadFast8(SB), NOSPLIT, $0-48
-	// deltaReadFast8: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 8.
+TEXT ·deltaReadFast8AVX2(SB), NOSPLIT, $0-48
+	// deltaReadFast8AVX2: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 8.
 	MOVQ         mem+0(FP), AX
 	MOVQ         S+8(FP), CX
 	MOVQ         k+16(FP), DX
@@ -71,10 +83,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func deltaWriteFast32(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+// func deltaWriteFast32AVX2(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
 // Requires: AVX, FMA3
-TEXT ·deltaWriteFast32(SB), NOSPLIT, $0-64
-	// deltaWriteFast32: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 32.
+TEXT ·deltaWriteFast32AVX2(SB), NOSPLIT, $0-64
+	// deltaWriteFast32AVX2: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 32.
 	MOVQ         out+0(FP), AX
 	MOVQ         S+8(FP), CX
 	MOVQ         k+16(FP), DX
@@ -128,10 +140,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func deltaWriteFast8(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+// func deltaWriteFast8AVX2(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
 // Requires: AVX, FMA3
-TEXT ·deltaWriteFast8(SB), NOSPLIT, $0-64
-	// deltaWriteFast8: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 8.
+TEXT ·deltaWriteFast8AVX2(SB), NOSPLIT, $0-64
+	// deltaWriteFast8AVX2: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 8.
 	MOVQ         out+0(FP), AX
 	MOVQ         S+8(FP), CX
 	MOVQ         k+16(FP), DX

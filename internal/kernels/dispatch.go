@@ -5,9 +5,13 @@ import "sibyl/precision"
 type (
 	linearFunc  = func(p *Pool, out, x []float32, rows int, w *Matrix)
 	dotFunc     = func(a, b []float32) float32
+	convFunc    = func(out, w, x []float32)
 	columnsFunc = func(out, w, v []float32, stride int)
 	rmsFunc     = func(x []float32, eps float32) float32
 	deltaFunc   = func(S, q, k, v, out []float32, decay, beta float32, tmp []float64)
+	pairFunc    = func(dst, x []float32)
+	gainFunc    = func(dst, x, gain []float32, r float32)
+	turnFunc    = func(a, b, cos, sin []float32)
 	mapFunc     = func(dst, x []float32)
 )
 
@@ -17,6 +21,10 @@ var (
 	linearFastKernel   = define[linearFunc]("linear fast", linearFastGo)
 	dotExactKernel     = define[dotFunc]("dot exact", dotExactGo)
 	dotFastKernel      = define[dotFunc]("dot fast", dotFastGo)
+	sumExactKernel     = define("sum exact", sumExactGo)
+	sumFastKernel      = define("sum fast", sumFastGo)
+	convExactKernel    = define[convFunc]("conv exact", convExactGo)
+	convFastKernel     = define[convFunc]("conv fast", convFastGo)
 	columnsExactKernel = define[columnsFunc]("weighted rows exact", weightedRowsExactGo)
 	columnsFastKernel  = define[columnsFunc]("weighted rows fast", weightedRowsFastGo)
 	rmsExactKernel     = define[rmsFunc]("inverse rms exact", invRMSExactGo)
@@ -31,6 +39,11 @@ var (
 	siluFastKernel     = define("silu fast", each(silu1))
 	softmaxExactKernel = define("softmax exact", precision.SoftmaxR32)
 	softmaxFastKernel  = define("softmax fast", softmaxFastGo)
+	multiplyKernel     = define("multiply", multiplyGo)
+	addKernel          = define("add", addGo)
+	scaleKernel        = define("scale", scaleGo)
+	gainKernel         = define("gain", gainGo)
+	turnKernel         = define("turn", turnGo)
 	expDiffKernel      = define("exp of a difference", expDiffGo)
 	maxKernel          = define("max", maxGo)
 	roundF16Kernel     = define("round f16", precision.RoundF16Go)
@@ -54,6 +67,9 @@ func linearFast(p *Pool, out, x []float32, rows int, w *Matrix) {
 
 func dotExact(a, b []float32) float32 { return dotExactKernel.run(a, b) }
 func dotFast(a, b []float32) float32  { return dotFastKernel.run(a, b) }
+
+func convExact(out, w, x []float32) { convExactKernel.run(out, w, x) }
+func convFast(out, w, x []float32)  { convFastKernel.run(out, w, x) }
 
 func weightedRowsExact(out, w, v []float32, stride int) { columnsExactKernel.run(out, w, v, stride) }
 func weightedRowsFast(out, w, v []float32, stride int)  { columnsFastKernel.run(out, w, v, stride) }

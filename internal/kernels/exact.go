@@ -134,7 +134,23 @@ func dotExactGo(a, b []float32) float32 {
 	return precision.SumTerms(len(a), func(i int) float64 { return float64(a[i]) * float64(b[i]) }, 1)
 }
 
-func sumExact(x []float32) float32 {
+// convBy is Conv with every sum made by dot.
+func convBy(dot func(a, b []float32) float32, out, w, x []float32) {
+	C := len(out)
+	taps := len(w) / max(C, 1)
+	col := make([]float32, 2*taps)
+	a, b := col[:taps], col[taps:]
+	for c := range out {
+		for j := range taps {
+			a[j], b[j] = w[j*C+c], x[j*C+c]
+		}
+		out[c] = dot(a, b)
+	}
+}
+
+func convExactGo(out, w, x []float32) { convBy(dotExactGo, out, w, x) }
+
+func sumExactGo(x []float32) float32 {
 	var s, m float64
 	for _, v := range x {
 		s += float64(v)

@@ -8,15 +8,17 @@ func init() {
 	for _, k := range []struct {
 		exact, fast *kernel[mapFunc]
 		asm         func(dst, x *float32, n int) int
+		avx2        func(dst, x *float32, n int) int
+		avx512      func(dst, x *float32, n int) int
 		one         func(float32) float32
 	}{
-		{expExactKernel, expFastKernel, expAVX2, precision.ExpR32},
-		{sigmoidExactKernel, sigmoidFastKernel, sigmoidAVX2, precision.SigmoidR32},
-		{siluExactKernel, siluFastKernel, siluAVX2, precision.SiLUR32},
+		{expExactKernel, expFastKernel, expAVX2, expFastAVX2, expFastAVX512, precision.ExpR32},
+		{sigmoidExactKernel, sigmoidFastKernel, sigmoidAVX2, sigmoidFastAVX2, sigmoidFastAVX512, precision.SigmoidR32},
+		{siluExactKernel, siluFastKernel, siluAVX2, siluFastAVX2, siluFastAVX512, precision.SiLUR32},
 	} {
-		// float64 in four lanes is fast enough for both: a fast result is the exact one.
-		k.exact.add(AVX2, mapAVX2(k.asm, k.one))
-		k.fast.add(AVX2, mapAVX2(k.asm, k.one))
+		k.exact.add(AVX2, mapSIMD(k.asm, 4, k.one))
+		k.fast.add(AVX2, mapSIMD(k.avx2, 8, k.one))
+		k.fast.add(AVX512, mapSIMD(k.avx512, 16, k.one))
 	}
 	softmaxExactKernel.add(AVX2, softmaxAVX2)
 	softmaxFastKernel.add(AVX2, softmaxAVX2)
@@ -34,14 +36,14 @@ func roundAVX2(x []float32, f func(x *float32, n int), rest func([]float32)) {
 	rest(x[whole:])
 }
 
-// mapAVX2 is f over a slice: by assembly, and by one for the groups that it leaves and the tail.
-func mapAVX2(f func(dst, x *float32, n int) int, one func(float32) float32) mapFunc {
+// mapSIMD is f over a slice: by assembly, and by one for the groups that it leaves and the tail.
+func mapSIMD(f func(dst, x *float32, n int) int, group int, one func(float32) float32) mapFunc {
 	return func(dst, x []float32) {
 		for i := 0; i < len(x); {
-			if whole := (len(x) - i) &^ 3; whole > 0 {
+			if whole := (len(x) - i) / group * group; whole > 0 {
 				i += f(&dst[i], &x[i], whole)
 			}
-			for end := min(i+4, len(x)); i < end; i++ {
+			for end := min(i+group, len(x)); i < end; i++ {
 				dst[i] = one(x[i])
 			}
 		}

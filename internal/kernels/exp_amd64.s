@@ -490,3 +490,385 @@ done:
 	MOVB         AL, nan+20(FP)
 	VZEROUPPER
 	RET
+
+// func expFastAVX2(dst *float32, x *float32, n int) int
+// Requires: AVX, AVX2, FMA3
+TEXT ·expFastAVX2(SB), NOSPLIT, $0-32
+	// expFastAVX2: dst[i] = e^x in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN; the result is the index of that group, n if there is none.
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ         BX, DX
+	JGE          done
+	VMOVUPS      (CX)(BX*4), Y0
+	VANDPS       exp32Masks<>+0(SB), Y0, Y1
+	VCMPPS       $0x06, exp32Parts<>+192(SB), Y1, Y1
+	VMOVMSKPS    Y1, SI
+	TESTL        SI, SI
+	JNE          done
+	VMULPS       exp32Parts<>+0(SB), Y0, Y1
+	VROUNDPS     $0x08, Y1, Y1
+	VMOVAPS      Y0, Y2
+	VFNMADD231PS exp32Parts<>+64(SB), Y1, Y2
+	VFNMADD231PS exp32Parts<>+128(SB), Y1, Y2
+	VMOVUPS      exp32Terms<>+0(SB), Y0
+	VFMADD213PS  exp32Terms<>+64(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+128(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+192(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+256(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+320(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+384(SB), Y2, Y0
+	VFMADD213PS  exp32Terms<>+448(SB), Y2, Y0
+	VCVTPS2DQ    Y1, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)(BX*4)
+	ADDQ         $0x08, BX
+	JMP          loop
+
+done:
+	MOVQ BX, ret+24(FP)
+	VZEROUPPER
+	RET
+
+DATA exp32Masks<>+0(SB)/4, $0x7fffffff
+DATA exp32Masks<>+4(SB)/4, $0x7fffffff
+DATA exp32Masks<>+8(SB)/4, $0x7fffffff
+DATA exp32Masks<>+12(SB)/4, $0x7fffffff
+DATA exp32Masks<>+16(SB)/4, $0x7fffffff
+DATA exp32Masks<>+20(SB)/4, $0x7fffffff
+DATA exp32Masks<>+24(SB)/4, $0x7fffffff
+DATA exp32Masks<>+28(SB)/4, $0x7fffffff
+DATA exp32Masks<>+32(SB)/4, $0x7fffffff
+DATA exp32Masks<>+36(SB)/4, $0x7fffffff
+DATA exp32Masks<>+40(SB)/4, $0x7fffffff
+DATA exp32Masks<>+44(SB)/4, $0x7fffffff
+DATA exp32Masks<>+48(SB)/4, $0x7fffffff
+DATA exp32Masks<>+52(SB)/4, $0x7fffffff
+DATA exp32Masks<>+56(SB)/4, $0x7fffffff
+DATA exp32Masks<>+60(SB)/4, $0x7fffffff
+DATA exp32Masks<>+64(SB)/4, $0x80000000
+DATA exp32Masks<>+68(SB)/4, $0x80000000
+DATA exp32Masks<>+72(SB)/4, $0x80000000
+DATA exp32Masks<>+76(SB)/4, $0x80000000
+DATA exp32Masks<>+80(SB)/4, $0x80000000
+DATA exp32Masks<>+84(SB)/4, $0x80000000
+DATA exp32Masks<>+88(SB)/4, $0x80000000
+DATA exp32Masks<>+92(SB)/4, $0x80000000
+DATA exp32Masks<>+96(SB)/4, $0x80000000
+DATA exp32Masks<>+100(SB)/4, $0x80000000
+DATA exp32Masks<>+104(SB)/4, $0x80000000
+DATA exp32Masks<>+108(SB)/4, $0x80000000
+DATA exp32Masks<>+112(SB)/4, $0x80000000
+DATA exp32Masks<>+116(SB)/4, $0x80000000
+DATA exp32Masks<>+120(SB)/4, $0x80000000
+DATA exp32Masks<>+124(SB)/4, $0x80000000
+GLOBL exp32Masks<>(SB), RODATA|NOPTR, $128
+
+DATA exp32Parts<>+0(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+4(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+8(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+12(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+16(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+20(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+24(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+28(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+32(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+36(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+40(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+44(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+48(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+52(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+56(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+60(SB)/4, $0x3fb8aa3b
+DATA exp32Parts<>+64(SB)/4, $0x3f317200
+DATA exp32Parts<>+68(SB)/4, $0x3f317200
+DATA exp32Parts<>+72(SB)/4, $0x3f317200
+DATA exp32Parts<>+76(SB)/4, $0x3f317200
+DATA exp32Parts<>+80(SB)/4, $0x3f317200
+DATA exp32Parts<>+84(SB)/4, $0x3f317200
+DATA exp32Parts<>+88(SB)/4, $0x3f317200
+DATA exp32Parts<>+92(SB)/4, $0x3f317200
+DATA exp32Parts<>+96(SB)/4, $0x3f317200
+DATA exp32Parts<>+100(SB)/4, $0x3f317200
+DATA exp32Parts<>+104(SB)/4, $0x3f317200
+DATA exp32Parts<>+108(SB)/4, $0x3f317200
+DATA exp32Parts<>+112(SB)/4, $0x3f317200
+DATA exp32Parts<>+116(SB)/4, $0x3f317200
+DATA exp32Parts<>+120(SB)/4, $0x3f317200
+DATA exp32Parts<>+124(SB)/4, $0x3f317200
+DATA exp32Parts<>+128(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+132(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+136(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+140(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+144(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+148(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+152(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+156(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+160(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+164(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+168(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+172(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+176(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+180(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+184(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+188(SB)/4, $0x35bfbe8e
+DATA exp32Parts<>+192(SB)/4, $0x42ae0000
+DATA exp32Parts<>+196(SB)/4, $0x42ae0000
+DATA exp32Parts<>+200(SB)/4, $0x42ae0000
+DATA exp32Parts<>+204(SB)/4, $0x42ae0000
+DATA exp32Parts<>+208(SB)/4, $0x42ae0000
+DATA exp32Parts<>+212(SB)/4, $0x42ae0000
+DATA exp32Parts<>+216(SB)/4, $0x42ae0000
+DATA exp32Parts<>+220(SB)/4, $0x42ae0000
+DATA exp32Parts<>+224(SB)/4, $0x42ae0000
+DATA exp32Parts<>+228(SB)/4, $0x42ae0000
+DATA exp32Parts<>+232(SB)/4, $0x42ae0000
+DATA exp32Parts<>+236(SB)/4, $0x42ae0000
+DATA exp32Parts<>+240(SB)/4, $0x42ae0000
+DATA exp32Parts<>+244(SB)/4, $0x42ae0000
+DATA exp32Parts<>+248(SB)/4, $0x42ae0000
+DATA exp32Parts<>+252(SB)/4, $0x42ae0000
+DATA exp32Parts<>+256(SB)/4, $0x3f800000
+DATA exp32Parts<>+260(SB)/4, $0x3f800000
+DATA exp32Parts<>+264(SB)/4, $0x3f800000
+DATA exp32Parts<>+268(SB)/4, $0x3f800000
+DATA exp32Parts<>+272(SB)/4, $0x3f800000
+DATA exp32Parts<>+276(SB)/4, $0x3f800000
+DATA exp32Parts<>+280(SB)/4, $0x3f800000
+DATA exp32Parts<>+284(SB)/4, $0x3f800000
+DATA exp32Parts<>+288(SB)/4, $0x3f800000
+DATA exp32Parts<>+292(SB)/4, $0x3f800000
+DATA exp32Parts<>+296(SB)/4, $0x3f800000
+DATA exp32Parts<>+300(SB)/4, $0x3f800000
+DATA exp32Parts<>+304(SB)/4, $0x3f800000
+DATA exp32Parts<>+308(SB)/4, $0x3f800000
+DATA exp32Parts<>+312(SB)/4, $0x3f800000
+DATA exp32Parts<>+316(SB)/4, $0x3f800000
+GLOBL exp32Parts<>(SB), RODATA|NOPTR, $320
+
+DATA exp32Terms<>+0(SB)/4, $0x39500d01
+DATA exp32Terms<>+4(SB)/4, $0x39500d01
+DATA exp32Terms<>+8(SB)/4, $0x39500d01
+DATA exp32Terms<>+12(SB)/4, $0x39500d01
+DATA exp32Terms<>+16(SB)/4, $0x39500d01
+DATA exp32Terms<>+20(SB)/4, $0x39500d01
+DATA exp32Terms<>+24(SB)/4, $0x39500d01
+DATA exp32Terms<>+28(SB)/4, $0x39500d01
+DATA exp32Terms<>+32(SB)/4, $0x39500d01
+DATA exp32Terms<>+36(SB)/4, $0x39500d01
+DATA exp32Terms<>+40(SB)/4, $0x39500d01
+DATA exp32Terms<>+44(SB)/4, $0x39500d01
+DATA exp32Terms<>+48(SB)/4, $0x39500d01
+DATA exp32Terms<>+52(SB)/4, $0x39500d01
+DATA exp32Terms<>+56(SB)/4, $0x39500d01
+DATA exp32Terms<>+60(SB)/4, $0x39500d01
+DATA exp32Terms<>+64(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+68(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+72(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+76(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+80(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+84(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+88(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+92(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+96(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+100(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+104(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+108(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+112(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+116(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+120(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+124(SB)/4, $0x3ab60b61
+DATA exp32Terms<>+128(SB)/4, $0x3c088889
+DATA exp32Terms<>+132(SB)/4, $0x3c088889
+DATA exp32Terms<>+136(SB)/4, $0x3c088889
+DATA exp32Terms<>+140(SB)/4, $0x3c088889
+DATA exp32Terms<>+144(SB)/4, $0x3c088889
+DATA exp32Terms<>+148(SB)/4, $0x3c088889
+DATA exp32Terms<>+152(SB)/4, $0x3c088889
+DATA exp32Terms<>+156(SB)/4, $0x3c088889
+DATA exp32Terms<>+160(SB)/4, $0x3c088889
+DATA exp32Terms<>+164(SB)/4, $0x3c088889
+DATA exp32Terms<>+168(SB)/4, $0x3c088889
+DATA exp32Terms<>+172(SB)/4, $0x3c088889
+DATA exp32Terms<>+176(SB)/4, $0x3c088889
+DATA exp32Terms<>+180(SB)/4, $0x3c088889
+DATA exp32Terms<>+184(SB)/4, $0x3c088889
+DATA exp32Terms<>+188(SB)/4, $0x3c088889
+DATA exp32Terms<>+192(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+196(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+200(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+204(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+208(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+212(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+216(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+220(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+224(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+228(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+232(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+236(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+240(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+244(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+248(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+252(SB)/4, $0x3d2aaaab
+DATA exp32Terms<>+256(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+260(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+264(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+268(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+272(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+276(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+280(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+284(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+288(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+292(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+296(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+300(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+304(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+308(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+312(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+316(SB)/4, $0x3e2aaaab
+DATA exp32Terms<>+320(SB)/4, $0x3f000000
+DATA exp32Terms<>+324(SB)/4, $0x3f000000
+DATA exp32Terms<>+328(SB)/4, $0x3f000000
+DATA exp32Terms<>+332(SB)/4, $0x3f000000
+DATA exp32Terms<>+336(SB)/4, $0x3f000000
+DATA exp32Terms<>+340(SB)/4, $0x3f000000
+DATA exp32Terms<>+344(SB)/4, $0x3f000000
+DATA exp32Terms<>+348(SB)/4, $0x3f000000
+DATA exp32Terms<>+352(SB)/4, $0x3f000000
+DATA exp32Terms<>+356(SB)/4, $0x3f000000
+DATA exp32Terms<>+360(SB)/4, $0x3f000000
+DATA exp32Terms<>+364(SB)/4, $0x3f000000
+DATA exp32Terms<>+368(SB)/4, $0x3f000000
+DATA exp32Terms<>+372(SB)/4, $0x3f000000
+DATA exp32Terms<>+376(SB)/4, $0x3f000000
+DATA exp32Terms<>+380(SB)/4, $0x3f000000
+DATA exp32Terms<>+384(SB)/4, $0x3f800000
+DATA exp32Terms<>+388(SB)/4, $0x3f800000
+DATA exp32Terms<>+392(SB)/4, $0x3f800000
+DATA exp32Terms<>+396(SB)/4, $0x3f800000
+DATA exp32Terms<>+400(SB)/4, $0x3f800000
+DATA exp32Terms<>+404(SB)/4, $0x3f800000
+DATA exp32Terms<>+408(SB)/4, $0x3f800000
+DATA exp32Terms<>+412(SB)/4, $0x3f800000
+DATA exp32Terms<>+416(SB)/4, $0x3f800000
+DATA exp32Terms<>+420(SB)/4, $0x3f800000
+DATA exp32Terms<>+424(SB)/4, $0x3f800000
+DATA exp32Terms<>+428(SB)/4, $0x3f800000
+DATA exp32Terms<>+432(SB)/4, $0x3f800000
+DATA exp32Terms<>+436(SB)/4, $0x3f800000
+DATA exp32Terms<>+440(SB)/4, $0x3f800000
+DATA exp32Terms<>+444(SB)/4, $0x3f800000
+DATA exp32Terms<>+448(SB)/4, $0x3f800000
+DATA exp32Terms<>+452(SB)/4, $0x3f800000
+DATA exp32Terms<>+456(SB)/4, $0x3f800000
+DATA exp32Terms<>+460(SB)/4, $0x3f800000
+DATA exp32Terms<>+464(SB)/4, $0x3f800000
+DATA exp32Terms<>+468(SB)/4, $0x3f800000
+DATA exp32Terms<>+472(SB)/4, $0x3f800000
+DATA exp32Terms<>+476(SB)/4, $0x3f800000
+DATA exp32Terms<>+480(SB)/4, $0x3f800000
+DATA exp32Terms<>+484(SB)/4, $0x3f800000
+DATA exp32Terms<>+488(SB)/4, $0x3f800000
+DATA exp32Terms<>+492(SB)/4, $0x3f800000
+DATA exp32Terms<>+496(SB)/4, $0x3f800000
+DATA exp32Terms<>+500(SB)/4, $0x3f800000
+DATA exp32Terms<>+504(SB)/4, $0x3f800000
+DATA exp32Terms<>+508(SB)/4, $0x3f800000
+GLOBL exp32Terms<>(SB), RODATA|NOPTR, $512
+
+// func sigmoidFastAVX2(dst *float32, x *float32, n int) int
+// Requires: AVX, AVX2, FMA3
+TEXT ·sigmoidFastAVX2(SB), NOSPLIT, $0-32
+	// sigmoidFastAVX2: dst[i] = 1/(1+e^-x) in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN; the result is the index of that group, n if there is none.
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ         BX, DX
+	JGE          done
+	VMOVUPS      (CX)(BX*4), Y0
+	VANDPS       exp32Masks<>+0(SB), Y0, Y1
+	VCMPPS       $0x06, exp32Parts<>+192(SB), Y1, Y1
+	VMOVMSKPS    Y1, SI
+	TESTL        SI, SI
+	JNE          done
+	VXORPS       exp32Masks<>+64(SB), Y0, Y1
+	VMULPS       exp32Parts<>+0(SB), Y1, Y0
+	VROUNDPS     $0x08, Y0, Y0
+	VMOVAPS      Y1, Y2
+	VFNMADD231PS exp32Parts<>+64(SB), Y0, Y2
+	VFNMADD231PS exp32Parts<>+128(SB), Y0, Y2
+	VMOVUPS      exp32Terms<>+0(SB), Y1
+	VFMADD213PS  exp32Terms<>+64(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+128(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+192(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+256(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+320(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+384(SB), Y2, Y1
+	VFMADD213PS  exp32Terms<>+448(SB), Y2, Y1
+	VCVTPS2DQ    Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VPADDD       Y0, Y1, Y1
+	VMOVUPS      exp32Parts<>+256(SB), Y0
+	VADDPS       Y0, Y1, Y1
+	VDIVPS       Y1, Y0, Y1
+	VMOVUPS      Y1, (AX)(BX*4)
+	ADDQ         $0x08, BX
+	JMP          loop
+
+done:
+	MOVQ BX, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func siluFastAVX2(dst *float32, x *float32, n int) int
+// Requires: AVX, AVX2, FMA3
+TEXT ·siluFastAVX2(SB), NOSPLIT, $0-32
+	// siluFastAVX2: dst[i] = x/(1+e^-x) in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN; the result is the index of that group, n if there is none.
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ         BX, DX
+	JGE          done
+	VMOVUPS      (CX)(BX*4), Y0
+	VANDPS       exp32Masks<>+0(SB), Y0, Y1
+	VCMPPS       $0x06, exp32Parts<>+192(SB), Y1, Y1
+	VMOVMSKPS    Y1, SI
+	TESTL        SI, SI
+	JNE          done
+	VXORPS       exp32Masks<>+64(SB), Y0, Y1
+	VMULPS       exp32Parts<>+0(SB), Y1, Y2
+	VROUNDPS     $0x08, Y2, Y2
+	VMOVAPS      Y1, Y3
+	VFNMADD231PS exp32Parts<>+64(SB), Y2, Y3
+	VFNMADD231PS exp32Parts<>+128(SB), Y2, Y3
+	VMOVUPS      exp32Terms<>+0(SB), Y1
+	VFMADD213PS  exp32Terms<>+64(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+128(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+192(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+256(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+320(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+384(SB), Y3, Y1
+	VFMADD213PS  exp32Terms<>+448(SB), Y3, Y1
+	VCVTPS2DQ    Y2, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y1, Y1
+	VADDPS       exp32Parts<>+256(SB), Y1, Y1
+	VDIVPS       Y1, Y0, Y1
+	VMOVUPS      Y1, (AX)(BX*4)
+	ADDQ         $0x08, BX
+	JMP          loop
+
+done:
+	MOVQ BX, ret+24(FP)
+	VZEROUPPER
+	RET

@@ -213,7 +213,18 @@ func tile2x2(a, b, x, y []float32) (ax, ay, bx, by float32) {
 	return ax + cx, ay + cy, bx + dx, by + dy
 }
 
-func sumFast(x []float32) float32 {
+func convFastGo(out, w, x []float32) {
+	C := len(out)
+	clear(out)
+	for len(w) > 0 {
+		for c, v := range w[:C] {
+			out[c] += v * x[c]
+		}
+		w, x = w[C:], x[C:]
+	}
+}
+
+func sumFastGo(x []float32) float32 {
 	var s0, s1 float32
 	i := 0
 	for ; i+1 < len(x); i += 2 {

@@ -37,7 +37,7 @@ func Noisy(ar *Arith, name string, c *precision.Contract, step func(op uint32, x
 	}
 	out.Linear, out.Matmul = product(0, ar.Linear), product(16, ar.Matmul)
 	out.Dot = func(a, b []float32) float32 { return one(1, c.At[precision.Score], ar.Dot(a, b)) }
-	out.Conv = func(w, x []float32) float32 { return one(2, c.At[precision.ConvSum], ar.Conv(w, x)) }
+	out.Conv = func(y, w, x []float32) { ar.Conv(y, w, x); move(2, c.At[precision.ConvSum], y) }
 	out.Sum = func(x []float32) float32 { return one(3, c.At[precision.L2Sum], ar.Sum(x)) }
 	out.WeightedRows = func(y, w, v []float32, stride int) {
 		ar.WeightedRows(y, w, v, stride)

@@ -11,7 +11,7 @@ import (
 // in order; rsqrt, sigmoid, silu and softmax are float32 steps. Source: formats/aimodel.md, "Executing on Linux",
 // and its executable specification, which gives that runtime's bits.
 var CoreAICPU = &Arith{
-	Name: "coreai-cpu", Linear: linear16, Matmul: linear16, Dot: dot16, Conv: dotInOrder, Sum: sumInOrder, WeightedRows: weightedRows16,
+	Name: "coreai-cpu", Linear: linear16, Matmul: linear16, Dot: dot16, Conv: convInOrder, Sum: sumInOrder, WeightedRows: weightedRows16,
 	InvRMS: invRMSSteps, Rsqrt: precision.RsqrtR32,
 	Exp: each(precision.ExpLibm), Sigmoid: each(sigmoidSteps), SiLU: each(siluSteps),
 	Softplus: each(softplusSteps), Softplus3: each(softplusSteps), Rate: each(precision.ExpR32),
@@ -24,7 +24,7 @@ var CoreAICPU = &Arith{
 // both. exp(A_log) is computed, not held. Source: formats/apple-q35.md, "The Linux runtime in bf16", and its executable
 // specification, which gives that runtime's bits.
 var CoreAICPUBF16 = &Arith{
-	Name: "coreai-cpu-bf16", Linear: linearBF16, Matmul: linearInOrder, Dot: dotInOrder, Conv: dotInOrder, Sum: sumInOrder,
+	Name: "coreai-cpu-bf16", Linear: linearBF16, Matmul: linearInOrder, Dot: dotInOrder, Conv: convInOrder, Sum: sumInOrder,
 	WeightedRows: weightedRowsInOrder, InvRMS: invRMSSteps, Rsqrt: rsqrtSteps,
 	Exp: each(precision.ExpLibm), Sigmoid: each(sigmoidSteps), SiLU: each(siluSteps),
 	Softplus: each(softplusSteps), Softplus3: each(softplusSteps), Rate: each(precision.ExpLibm),
@@ -63,6 +63,8 @@ func dotInOrder(a, b []float32) float32 {
 	}
 	return s
 }
+
+func convInOrder(out, w, x []float32) { convBy(dotInOrder, out, w, x) }
 
 func linear16(p *Pool, out, x []float32, rows int, w *Matrix) { linearBy(dot16, p, out, x, rows, w) }
 func linearBF16(p *Pool, out, x []float32, rows int, w *Matrix) {

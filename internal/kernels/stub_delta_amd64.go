@@ -4,25 +4,25 @@
 
 package kernels
 
-// deltaReadFast32: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 32.
+// deltaReadFast64AVX2: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 64.
 //
 //go:noescape
-func deltaReadFast32(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
+func deltaReadFast64AVX2(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
 
-// deltaReadFast8: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 8.
+// deltaReadFast8AVX2: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < 8.
 //
 //go:noescape
-func deltaReadFast8(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
+func deltaReadFast8AVX2(mem *float32, S *float32, k *float32, decay float32, stride int, n int)
 
-// deltaWriteFast32: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 32.
+// deltaWriteFast32AVX2: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 32.
 //
 //go:noescape
-func deltaWriteFast32(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+func deltaWriteFast32AVX2(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
 
-// deltaWriteFast8: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 8.
+// deltaWriteFast8AVX2: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < 8.
 //
 //go:noescape
-func deltaWriteFast8(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+func deltaWriteFast8AVX2(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
 
 // deltaReadExact8: s[c] = sum of float32(float32(S[d*stride+c]*decay)*k[d]) in float64 and m[c] = sum of its magnitudes in float32,
 // over d < n, for c < 8.

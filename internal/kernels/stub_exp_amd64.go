@@ -38,3 +38,21 @@ func quotientAVX2(dst *float32, e *float64, sum float64, u float64, n int) int
 //
 //go:noescape
 func maxAVX2(x *float32, n int) (top float32, nan bool)
+
+// expFastAVX2: dst[i] = e^x in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN;
+// the result is the index of that group, n if there is none.
+//
+//go:noescape
+func expFastAVX2(dst *float32, x *float32, n int) int
+
+// sigmoidFastAVX2: dst[i] = 1/(1+e^-x) in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN;
+// the result is the index of that group, n if there is none.
+//
+//go:noescape
+func sigmoidFastAVX2(dst *float32, x *float32, n int) int
+
+// siluFastAVX2: dst[i] = x/(1+e^-x) in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN;
+// the result is the index of that group, n if there is none.
+//
+//go:noescape
+func siluFastAVX2(dst *float32, x *float32, n int) int

@@ -33,3 +33,39 @@ func columnsFast8(out *float32, w *float32, v *float32, stride int, n int)
 //
 //go:noescape
 func columnsExact8(s *float64, m *float64, w *float32, v *float32, stride int, n int)
+
+// convFastAVX2: out[c] = sum of w[j*stride+c] * x[j*stride+c] over j < 4, for c < n, n a multiple of 8.
+//
+//go:noescape
+func convFastAVX2(out *float32, w *float32, x *float32, stride int, n int)
+
+// convExactAVX2: out[c] = float32(s), s the sum of w[j*stride+c] * x[j*stride+c] over j < 4 in float64, for c < n, n a multiple of 4, up to the
+// first group of four in which u times the sum of the magnitudes could change the rounding; the result is the index of that group, n if there is none.
+//
+//go:noescape
+func convExactAVX2(out *float32, w *float32, x *float32, u float64, stride int, n int) int
+
+// multiplyAVX2: dst[i] *= x[i] for i < n, n a multiple of 8.
+//
+//go:noescape
+func multiplyAVX2(dst *float32, x *float32, n int)
+
+// addAVX2: dst[i] += x[i] for i < n, n a multiple of 8.
+//
+//go:noescape
+func addAVX2(dst *float32, x *float32, n int)
+
+// scaleAVX2: x[i] *= r for i < n, n a multiple of 8.
+//
+//go:noescape
+func scaleAVX2(x *float32, r float32, n int)
+
+// gainAVX2: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
+//
+//go:noescape
+func gainAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+
+// turnAVX2: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
+//
+//go:noescape
+func turnAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)

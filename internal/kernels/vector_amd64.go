@@ -13,6 +13,16 @@ func init() {
 	dotExactKernel.add(AVX2, dotExactSIMD)
 	columnsFastKernel.add(AVX2, weightedRowsFastAVX2)
 	columnsExactKernel.add(AVX2, weightedRowsExactAVX2)
+	sumExactKernel.add(AVX2, sumExactSIMD)
+	sumFastKernel.add(AVX2, sumFastSIMD)
+	convFastKernel.add(AVX2, convFastSIMD(convFastAVX2, 8))
+	convFastKernel.add(AVX512, convFastSIMD(convFastAVX512, 16))
+	convExactKernel.add(AVX2, convExactSIMD)
+	multiplyKernel.add(AVX2, multiplySIMD)
+	addKernel.add(AVX2, addSIMD)
+	scaleKernel.add(AVX2, scaleSIMD)
+	gainKernel.add(AVX2, gainSIMD)
+	turnKernel.add(AVX2, turnSIMD)
 	rmsFastKernel.add(AVX2, invRMSFastAVX2)
 	rmsExactKernel.add(AVX2, invRMSExactAVX2)
 }
@@ -103,4 +113,116 @@ func weightedRowsExactAVX2(out, w, v []float32, stride int) {
 	if c < len(out) {
 		weightedRowsExactGo(out[c:], w, v[min(c, len(v)):], stride)
 	}
+}
+
+// ones make a sum of a dot product: a product with 1 is exact.
+var ones = func() (x [256]float32) {
+	for i := range x {
+		x[i] = 1
+	}
+	return x
+}()
+
+func sumExactSIMD(x []float32) float32 {
+	var s, m float64
+	for rest := x; len(rest) > 0; {
+		n := min(len(rest), len(ones))
+		t, a := dotSums(rest[:n], ones[:n])
+		s, m, rest = s+t, m+a, rest[n:]
+	}
+	if r, ok := precision.Near(s, 4*sumBound(len(x))*m); ok {
+		return r
+	}
+	return sumExactGo(x)
+}
+
+func sumFastSIMD(x []float32) (s float32) {
+	for ; len(x) > len(ones); x = x[len(ones):] {
+		s += dotFastSIMD(x[:len(ones)], ones[:])
+	}
+	return s + dotFastSIMD(x, ones[:len(x)])
+}
+
+// tapsAVX2 are the taps of the conv that assembly knows: every model's of the family.
+const tapsAVX2 = 4
+
+func convFastSIMD(f func(out, w, x *float32, stride, n int), group int) convFunc {
+	return func(out, w, x []float32) {
+		C := len(out)
+		if len(w) != tapsAVX2*C {
+			convFastGo(out, w, x)
+			return
+		}
+		whole := C / group * group
+		if whole > 0 {
+			f(&out[0], &w[0], &x[0], C, whole)
+		}
+		for c := whole; c < C; c++ {
+			var s float32
+			for j := range tapsAVX2 {
+				s += w[j*C+c] * x[j*C+c]
+			}
+			out[c] = s
+		}
+	}
+}
+
+func convExactSIMD(out, w, x []float32) {
+	C := len(out)
+	if len(w) != tapsAVX2*C {
+		convExactGo(out, w, x)
+		return
+	}
+	var a, b [tapsAVX2]float32
+	for c := 0; c < C; {
+		if whole := (C - c) &^ 3; whole > 0 {
+			c += convExactAVX2(&out[c], &w[c], &x[c], 2*sumBound(tapsAVX2), C, whole)
+		}
+		for end := min(c+4, C); c < end; c++ {
+			for j := range a {
+				a[j], b[j] = w[j*C+c], x[j*C+c]
+			}
+			out[c] = dotExactGo(a[:], b[:])
+		}
+	}
+}
+
+func multiplySIMD(dst, x []float32) {
+	whole := len(dst) &^ 7
+	if whole > 0 {
+		multiplyAVX2(&dst[0], &x[0], whole)
+	}
+	multiplyGo(dst[whole:], x[whole:])
+}
+
+func addSIMD(dst, x []float32) {
+	whole := len(dst) &^ 7
+	if whole > 0 {
+		addAVX2(&dst[0], &x[0], whole)
+	}
+	addGo(dst[whole:], x[whole:])
+}
+
+func scaleSIMD(x []float32, r float32) {
+	whole := len(x) &^ 7
+	if whole > 0 {
+		scaleAVX2(&x[0], r, whole)
+	}
+	scaleGo(x[whole:], r)
+}
+
+func gainSIMD(dst, x, gain []float32, r float32) {
+	whole := len(dst) &^ 7
+	if whole > 0 {
+		gainAVX2(&dst[0], &x[0], &gain[0], r, whole)
+	}
+	gainGo(dst[whole:], x[whole:], gain[whole:], r)
+}
+
+func turnSIMD(a, b, cos, sin []float32) {
+	whole := len(a) &^ 7
+	if whole > 0 {
+		turnAVX2(&a[0], &b[0], &cos[0], &sin[0], whole)
+	}
+	turnGo(a[whole:], b[whole:], cos[whole:], sin[whole:])
 }

@@ -236,3 +236,221 @@ done:
 	VMOVUPD Y3, 32(CX)
 	VZEROUPPER
 	RET
+
+// func convFastAVX2(out *float32, w *float32, x *float32, stride int, n int)
+// Requires: AVX, FMA3
+TEXT ·convFastAVX2(SB), NOSPLIT, $0-40
+	// convFastAVX2: out[c] = sum of w[j*stride+c] * x[j*stride+c] over j < 4, for c < n, n a multiple of 8.
+	MOVQ out+0(FP), AX
+	MOVQ w+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ n+32(FP), BX
+	MOVQ stride+24(FP), SI
+	SHLQ $0x02, SI
+	LEAQ (SI)(SI*2), DI
+	XORQ R8, R8
+
+loop:
+	CMPQ        R8, BX
+	JGE         done
+	LEAQ        (CX)(R8*4), R9
+	LEAQ        (DX)(R8*4), R10
+	VMOVUPS     (R9), Y0
+	VMULPS      (R10), Y0, Y0
+	VMOVUPS     (R9)(SI*1), Y1
+	VFMADD231PS (R10)(SI*1), Y1, Y0
+	VMOVUPS     (R9)(SI*2), Y1
+	VFMADD231PS (R10)(SI*2), Y1, Y0
+	VMOVUPS     (R9)(DI*1), Y1
+	VFMADD231PS (R10)(DI*1), Y1, Y0
+	VMOVUPS     Y0, (AX)(R8*4)
+	ADDQ        $0x08, R8
+	JMP         loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func convExactAVX2(out *float32, w *float32, x *float32, u float64, stride int, n int) int
+// Requires: AVX
+TEXT ·convExactAVX2(SB), NOSPLIT, $0-56
+	// convExactAVX2: out[c] = float32(s), s the sum of w[j*stride+c] * x[j*stride+c] over j < 4 in float64, for c < n, n a multiple of 4, up to the first group of four in which u times the sum of the magnitudes could change the rounding; the result is the index of that group, n if there is none.
+	MOVQ         out+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         n+40(FP), BX
+	VBROADCASTSD u+24(FP), Y0
+	MOVQ         stride+32(FP), SI
+	SHLQ         $0x02, SI
+	LEAQ         (SI)(SI*2), DI
+	VMOVUPD      signBits64<>+0(SB), Y1
+	XORQ         R8, R8
+
+loop:
+	CMPQ       R8, BX
+	JGE        done
+	LEAQ       (CX)(R8*4), R9
+	LEAQ       (DX)(R8*4), R10
+	VCVTPS2PD  (R9), Y2
+	VCVTPS2PD  (R10), Y3
+	VMULPD     Y2, Y3, Y3
+	VMOVAPD    Y3, Y2
+	VANDNPD    Y3, Y1, Y3
+	VCVTPS2PD  (R9)(SI*1), Y4
+	VCVTPS2PD  (R10)(SI*1), Y5
+	VMULPD     Y4, Y5, Y5
+	VADDPD     Y5, Y2, Y2
+	VANDNPD    Y5, Y1, Y5
+	VADDPD     Y5, Y3, Y3
+	VCVTPS2PD  (R9)(SI*2), Y4
+	VCVTPS2PD  (R10)(SI*2), Y5
+	VMULPD     Y4, Y5, Y5
+	VADDPD     Y5, Y2, Y2
+	VANDNPD    Y5, Y1, Y5
+	VADDPD     Y5, Y3, Y3
+	VCVTPS2PD  (R9)(DI*1), Y4
+	VCVTPS2PD  (R10)(DI*1), Y5
+	VMULPD     Y4, Y5, Y5
+	VADDPD     Y5, Y2, Y2
+	VANDNPD    Y5, Y1, Y5
+	VADDPD     Y5, Y3, Y3
+	VMULPD     Y0, Y3, Y3
+	VSUBPD     Y3, Y2, Y4
+	VADDPD     Y3, Y2, Y3
+	VCVTPD2PSY Y4, X4
+	VCVTPD2PSY Y3, X3
+	VPCMPEQD   X3, X4, X4
+	VMOVMSKPS  X4, R9
+	CMPL       R9, $0x0f
+	JNE        done
+	VCVTPD2PSY Y2, X2
+	VMOVUPS    X2, (AX)(R8*4)
+	ADDQ       $0x04, R8
+	JMP        loop
+
+done:
+	MOVQ R8, ret+48(FP)
+	VZEROUPPER
+	RET
+
+// func multiplyAVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·multiplyAVX2(SB), NOSPLIT, $0-24
+	// multiplyAVX2: dst[i] *= x[i] for i < n, n a multiple of 8.
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ    BX, DX
+	JGE     done
+	VMOVUPS (AX)(BX*4), Y0
+	VMULPS  (CX)(BX*4), Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func addAVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·addAVX2(SB), NOSPLIT, $0-24
+	// addAVX2: dst[i] += x[i] for i < n, n a multiple of 8.
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ    BX, DX
+	JGE     done
+	VMOVUPS (AX)(BX*4), Y0
+	VADDPS  (CX)(BX*4), Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(x *float32, r float32, n int)
+// Requires: AVX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-24
+	// scaleAVX2: x[i] *= r for i < n, n a multiple of 8.
+	MOVQ         x+0(FP), AX
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS r+8(FP), Y0
+	XORQ         DX, DX
+
+loop:
+	CMPQ    DX, CX
+	JGE     done
+	VMULPS  (AX)(DX*4), Y0, Y1
+	VMOVUPS Y1, (AX)(DX*4)
+	ADDQ    $0x08, DX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func gainAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+// Requires: AVX
+TEXT ·gainAVX2(SB), NOSPLIT, $0-40
+	// gainAVX2: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS r+24(FP), Y0
+	XORQ         SI, SI
+
+loop:
+	CMPQ    SI, BX
+	JGE     done
+	VMULPS  (CX)(SI*4), Y0, Y1
+	VMULPS  (DX)(SI*4), Y1, Y1
+	VMOVUPS Y1, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func turnAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)
+// Requires: AVX
+TEXT ·turnAVX2(SB), NOSPLIT, $0-40
+	// turnAVX2: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
+	MOVQ a+0(FP), AX
+	MOVQ b+8(FP), CX
+	MOVQ cos+16(FP), DX
+	MOVQ sin+24(FP), BX
+	MOVQ n+32(FP), SI
+	XORQ DI, DI
+
+loop:
+	CMPQ    DI, SI
+	JGE     done
+	VMOVUPS (AX)(DI*4), Y0
+	VMOVUPS (CX)(DI*4), Y1
+	VMOVUPS (DX)(DI*4), Y2
+	VMOVUPS (BX)(DI*4), Y3
+	VMULPS  Y3, Y1, Y4
+	VMULPS  Y2, Y1, Y1
+	VMULPS  Y3, Y0, Y3
+	VMULPS  Y2, Y0, Y0
+	VSUBPS  Y4, Y0, Y0
+	VADDPS  Y3, Y1, Y1
+	VMOVUPS Y0, (AX)(DI*4)
+	VMOVUPS Y1, (CX)(DI*4)
+	ADDQ    $0x08, DI
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET

@@ -5,6 +5,7 @@ package ragged
 import (
 	"sibyl/engine"
 	"sibyl/internal/kernels"
+	"sibyl/precision"
 	"sibyl/trace"
 )
 
@@ -49,6 +50,34 @@ func (b *Batch) Buf(n int) []float32 {
 	b.used += n
 	clear(x)
 	return x
+}
+
+// block is how many elements an elementwise pass has in hand: they stay in the first-level cache.
+const block = 2048
+
+// Elementwise calls f on ranges of at most a block that cover 0..n once, on the pool's threads. work is the multiply-adds
+// of one element.
+func (b *Batch) Elementwise(n, work int, f func(lo, hi int)) {
+	b.Pool.For((n+block-1)/block, block*work, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			f(i*block, min((i+1)*block, n))
+		}
+	})
+}
+
+// Round rounds x in place as c says for p.
+func (b *Batch) Round(c *precision.Contract, p precision.Point, x []float32) {
+	if c.At[p] != precision.F32 {
+		b.Elementwise(len(x), 1, func(lo, hi int) { c.Round(p, x[lo:hi]) })
+	}
+}
+
+// Add is x += y, rounded as c says for p.
+func (b *Batch) Add(c *precision.Contract, p precision.Point, x, y []float32) {
+	b.Elementwise(len(x), 1, func(lo, hi int) {
+		kernels.Add(x[lo:hi], y[lo:hi])
+		c.Round(p, x[lo:hi])
+	})
 }
 
 // Mark is a place in the scratch memory; Release gives back what was taken since.

@@ -25,6 +25,7 @@ var files = map[string]func(){
 	"tile_512":       tiles512,
 	"vector":         vectors,
 	"delta":          deltas,
+	"wide_512":       wide512,
 	"exp":            exps,
 	"round":          rounds,
 	"unpack":         func() { each(formats, unpack) },

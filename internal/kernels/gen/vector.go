@@ -178,25 +178,25 @@ func storePair(p reg.Register, v []reg.VecVirtual) {
 }
 
 // deltaReadFast is a strip of S^T k under the decay; the state is not changed yet.
-func deltaReadFast(strip int) {
-	name := fmt.Sprintf("deltaReadFast%d", 8*strip)
+func deltaReadFast(v width, strip int) {
+	name := fmt.Sprintf("deltaReadFast%d%s", v.floats()*strip, v.name)
 	TEXT(name, NOSPLIT, "func(mem, S, k *float32, decay float32, stride, n int)")
-	describe(fmt.Sprintf("%s: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < %d.", name, 8*strip))
+	describe(fmt.Sprintf("%s: mem[c] = sum of decay*S[d*stride+c] * k[d] over d < n, for c < %d.", name, v.floats()*strip))
 	mem, S, k, stride, n := load4("mem"), load4("S"), load4("k"), load4("stride"), load4("n")
-	decay := broadcast32("decay")
+	decay := v.broadcast("decay")
 	SHLQ(U8(2), stride)
-	acc := accumulators(strip)
+	acc := v.zeros(strip)
 	rowsOfColumns(n, stride, S, func() {
-		b := YMM()
+		b := v.reg()
 		VBROADCASTSS(Mem{Base: k}, b)
 		VMULPS(decay, b, b)
 		for i, a := range acc {
-			VFMADD231PS(Mem{Base: S, Disp: 32 * i}, b, a)
+			VFMADD231PS(Mem{Base: S, Disp: v.bytes * i}, b, a)
 		}
 		ADDQ(U8(4), k)
 	})
 	for i, a := range acc {
-		VMOVUPS(a, Mem{Base: mem, Disp: 32 * i})
+		VMOVUPS(a, Mem{Base: mem, Disp: v.bytes * i})
 	}
 	VZEROUPPER()
 	RET()
@@ -213,35 +213,35 @@ func broadcast32(name string) reg.VecVirtual {
 }
 
 // deltaWriteFast is a strip of S = decay*S + k (x) delta, and S^T q of it.
-func deltaWriteFast(strip int) {
-	name := fmt.Sprintf("deltaWriteFast%d", 8*strip)
+func deltaWriteFast(v width, strip int) {
+	name := fmt.Sprintf("deltaWriteFast%d%s", v.floats()*strip, v.name)
 	TEXT(name, NOSPLIT, "func(out, S, k, q, delta *float32, decay float32, stride, n int)")
-	describe(fmt.Sprintf("%s: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < %d.", name, 8*strip))
+	describe(fmt.Sprintf("%s: S[d*stride+c] = decay*S[d*stride+c] + k[d]*delta[c]; out[c] = sum of S[d*stride+c] * q[d] over d < n, for c < %d.", name, v.floats()*strip))
 	out, S, k, q, dl := load4("out"), load4("S"), load4("k"), load4("q"), load4("delta")
-	stride, n, decay := load4("stride"), load4("n"), broadcast32("decay")
+	stride, n, decay := load4("stride"), load4("n"), v.broadcast("decay")
 	SHLQ(U8(2), stride)
-	acc := accumulators(strip)
+	acc := v.zeros(strip)
 	delta := make([]reg.VecVirtual, strip)
 	for i := range delta {
-		delta[i] = YMM()
-		VMOVUPS(Mem{Base: dl, Disp: 32 * i}, delta[i])
+		delta[i] = v.reg()
+		VMOVUPS(Mem{Base: dl, Disp: v.bytes * i}, delta[i])
 	}
 	rowsOfColumns(n, stride, S, func() {
-		kd, qd := YMM(), YMM()
+		kd, qd := v.reg(), v.reg()
 		VBROADCASTSS(Mem{Base: k}, kd)
 		VBROADCASTSS(Mem{Base: q}, qd)
 		for i, a := range acc {
-			s := YMM()
-			VMULPS(Mem{Base: S, Disp: 32 * i}, decay, s)
+			s := v.reg()
+			VMULPS(Mem{Base: S, Disp: v.bytes * i}, decay, s)
 			VFMADD231PS(delta[i], kd, s)
-			VMOVUPS(s, Mem{Base: S, Disp: 32 * i})
+			VMOVUPS(s, Mem{Base: S, Disp: v.bytes * i})
 			VFMADD231PS(qd, s, a)
 		}
 		ADDQ(U8(4), k)
 		ADDQ(U8(4), q)
 	})
 	for i, a := range acc {
-		VMOVUPS(a, Mem{Base: out, Disp: 32 * i})
+		VMOVUPS(a, Mem{Base: out, Disp: v.bytes * i})
 	}
 	VZEROUPPER()
 	RET()
@@ -305,15 +305,26 @@ func vectors() {
 	columnsFast(4)
 	columnsFast(1)
 	columnsExact()
+	convFast(ymm)
+	convExact()
+	elementwise(ymm)
 }
 
 func deltas() {
-	deltaReadFast(4)
-	deltaReadFast(1)
-	deltaWriteFast(4)
-	deltaWriteFast(1)
+	deltaReadFast(ymm, 8)
+	deltaReadFast(ymm, 1)
+	deltaWriteFast(ymm, 4)
+	deltaWriteFast(ymm, 1)
 	deltaExact(false)
 	deltaExact(true)
+}
+
+// wide512 are what AVX-512 has a form of its own of.
+func wide512() {
+	deltaReadFast(zmm, 4)
+	deltaWriteFast(zmm, 4)
+	convFast(zmm)
+	expFast(zmm)
 }
 
 func exps() {
@@ -323,4 +334,5 @@ func exps() {
 	}
 	softmaxEnd()
 	most()
+	expFast(ymm)
 }
