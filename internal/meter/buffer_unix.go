@@ -11,5 +11,6 @@ func buffer(n int) (x []byte, free func()) {
 	if err != nil {
 		return make([]byte, n), func() {}
 	}
+	hugePages(x)
 	return x, func() { _ = unix.Munmap(x) } // it was mapped above: it can be unmapped
 }

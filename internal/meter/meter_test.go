@@ -34,3 +34,25 @@ func TestMean(t *testing.T) {
 		t.Errorf("Mean = %+v, want %+v", got, want)
 	}
 }
+
+// TestReadLoops: every loop reads every word once, of any length and from any address, and no byte beyond the last word.
+func TestReadLoops(t *testing.T) {
+	buf := make([]byte, 4096)
+	for i := range buf {
+		buf[i] = byte(i*i>>3 + i)
+	}
+	for _, n := range []int{0, 8, 63, 64, 511, 512, 513, 576, 1024, 1600, 4000} {
+		for from := range 5 {
+			x := buf[from:][:n]
+			var want uint64
+			for i := 0; i < n&^63; i++ {
+				want ^= uint64(x[i]) << (i % 8 * 8)
+			}
+			for k, loop := range readLoops() {
+				if got := loop(x); got != want {
+					t.Errorf("loop %d of %d bytes from %d: %x, want %x", k, n, from, got, want)
+				}
+			}
+		}
+	}
+}

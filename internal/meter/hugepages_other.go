@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package meter
+
+// hugePages does nothing: this system has no such request.
+func hugePages([]byte) {}
