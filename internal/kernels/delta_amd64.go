@@ -11,7 +11,8 @@ import (
 func init() {
 	deltaFastKernel.add(AVX2, deltaStepFastAVX2)
 	deltaFastKernel.add(AVX512, deltaStepFastAVX512)
-	deltaExactKernel.add(AVX2, deltaStepExactAVX2)
+	deltaExactKernel.add(AVX2, deltaExactAVX2.step)
+	deltaExactKernel.add(AVX512, deltaExactAVX512.step)
 }
 
 // The columns of S do not depend on each other: a strip of them goes through the whole step while it is in the cache.
@@ -74,24 +75,36 @@ func deltaColumnsFast(S, q, k, v, out []float32, decay, beta float32, e int) {
 	}
 }
 
-func deltaStepExactAVX2(S, q, k, v, out []float32, decay, beta float32, _ []float64) {
+// deltaExact is the exact step, so many columns at a time.
+type deltaExact struct {
+	strip int
+	read  func(s *float64, m, S, k *float32, decay float32, stride, n int)
+	write func(s *float64, m, S, k, q, delta *float32, decay float32, stride, n int)
+}
+
+var (
+	deltaExactAVX2   = deltaExact{8, deltaReadExact8, deltaWriteExact8}
+	deltaExactAVX512 = deltaExact{16, deltaReadExact16, deltaWriteExact16}
+)
+
+func (x deltaExact) step(S, q, k, v, out []float32, decay, beta float32, _ []float64) {
 	dv, dk := len(v), len(k)
 	// The sums are one chain of dk each; the magnitudes' own sum, in float32, errs by dk roundings of 2^-24.
 	u := 4 * sumBound(dk) * (1 + float64(dk+8)*0x1p-23)
-	var s [8]float64
-	var m, delta [8]float32
+	var s [16]float64
+	var m, delta [16]float32
 	e := 0
-	for ; e+8 <= dv; e += 8 {
-		deltaReadExact8(&s[0], &m[0], &S[e], &k[0], decay, dv, dk)
-		for i := range delta {
+	for ; e+x.strip <= dv; e += x.strip {
+		x.read(&s[0], &m[0], &S[e], &k[0], decay, dv, dk)
+		for i := range x.strip {
 			mem, ok := precision.Near(s[i], u*float64(m[i]))
 			if !ok {
 				mem = precision.SumTerms(dk, func(d int) float64 { return float64(float32(float32(S[d*dv+e+i]*decay) * k[d])) }, 1)
 			}
 			delta[i] = float32(float32(v[e+i]-mem) * beta)
 		}
-		deltaWriteExact8(&s[0], &m[0], &S[e], &k[0], &q[0], &delta[0], decay, dv, dk)
-		for i := range delta {
+		x.write(&s[0], &m[0], &S[e], &k[0], &q[0], &delta[0], decay, dv, dk)
+		for i := range x.strip {
 			o, ok := precision.Near(s[i], u*float64(m[i]))
 			if !ok {
 				o = precision.SumTerms(dk, func(d int) float64 { return float64(float32(S[d*dv+e+i] * q[d])) }, 1)

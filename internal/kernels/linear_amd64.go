@@ -3,6 +3,8 @@
 package kernels
 
 import (
+	"math"
+	"math/bits"
 	"unsafe"
 
 	"sibyl/precision"
@@ -123,10 +125,11 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 		scratch64.put(wide)
 		return
 	}
+	halves := w.onF16Grid()
 	for t0 := 0; t0 < rows; t0 += tokenBlock {
 		T := min(tokenBlock, rows-t0)
 		padded := g.padded(T)
-		packed, xn := scratch64.get(padded*n), make([]float64, padded)
+		packed, xn, exact := scratch64.get(padded*n), make([]float64, padded), make([]float64, padded)
 		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
 			narrow := scratch32.get(g.lanes * n)
 			defer scratch32.put(narrow)
@@ -137,6 +140,9 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 			}
 			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
 				xn[t] = norm2of(x[(t0+t)*n:][:n])
+				if halves {
+					exact[t] = exactBelow(x[(t0+t)*n:][:n])
+				}
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
@@ -155,7 +161,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 					}
 					g.multiply(s.y64.x, s.w64.x, packed.x, s.rows, padded, n, j, d)
 				}
-				s.round(xn, x[t0*n:])
+				s.round(xn, exact, x[t0*n:])
 				s.write(out[t0*w.Rows:], s.y32.x, T)
 			}
 		})
@@ -262,18 +268,47 @@ func (s *stripe) unpack(j, n int) {
 	}
 }
 
+// onF16Grid says whether every weight is an fp16 value.
+func (m *Matrix) onF16Grid() bool {
+	return m.Round == precision.F16 || m.Format == F16 && m.Round == precision.F32 ||
+		(m.Format == I8Block || m.Format == I4Block) && m.Round == precision.F32
+}
+
+// exactBelow is what sum |w||x| must stay below for every sum of products of fp16 weights with x, in any order, to be exact in
+// float64: 2^53 times the unit that the products are multiples of, which is 2^-24 times that of x. It is 0, never true, where x
+// is not of fp16's grid. What lies half way between two float32, as sums of few bits often do, then needs no second look.
+func exactBelow(x []float32) float64 {
+	var all uint64
+	for _, v := range x {
+		s := math.Abs(float64(v)) * 0x1p24
+		i := uint64(s)
+		if !(s < 0x1p62) || float64(i) != s {
+			return 0
+		}
+		all |= i
+	}
+	if all == 0 {
+		return 0
+	}
+	return math.Ldexp(1, 53-24-24+bits.TrailingZeros64(all))
+}
+
 // round makes y32 of y64. Each sum is chains of depth products and one of the blocks' sums.
-func (s *stripe) round(xn []float64, x []float32) {
+func (s *stripe) round(xn, exact []float64, x []float32) {
 	n := s.w.Cols
 	bound := float64(depth+n/depth+4) * 0x1p-53
 	var row []float32
 	for r := range s.rows {
-		u := norm(s.sq[r]) * bound
+		wn := norm(s.sq[r])
+		u := wn * bound
 		y, dst := s.y64.x[r*s.tokens:][:s.tokens], s.y32.x[r*s.tokens:][:s.tokens]
 		for i := 0; i < s.tokens; i += 4 {
 			i += round64(&dst[i], &y[i], &xn[i], u, s.tokens-i)
 			for t := i; t < min(i+4, s.tokens); t++ {
 				v, ok := precision.Near(y[t], xn[t]*u)
+				if !ok && wn*xn[t] < exact[t] {
+					v, ok = float32(y[t]), true
+				}
 				if !ok {
 					if row == nil {
 						row = make([]float32, n)

@@ -14,6 +14,18 @@ func deltaReadFast64AVX512(mem *float32, S *float32, k *float32, decay float32, 
 //go:noescape
 func deltaWriteFast64AVX512(out *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
 
+// deltaReadExact16: s[c] = sum of float32(float32(S[d*stride+c]*decay)*k[d]) in float64 and m[c] = sum of its magnitudes in float32,
+// over d < n, for c < 16.
+//
+//go:noescape
+func deltaReadExact16(s *float64, m *float32, S *float32, k *float32, decay float32, stride int, n int)
+
+// deltaWriteExact16: with t = float32(S[d*stride+c]*decay): S[d*stride+c] = float32(t + float32(k[d]*delta[c])); s[c] = sum of float32(S[d*stride+c]*q[d])
+// in float64 and m[c] = sum of its magnitudes in float32, over d < n, for c < 16.
+//
+//go:noescape
+func deltaWriteExact16(s *float64, m *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+
 // convFastAVX512: out[c] = sum of w[j*stride+c] * x[j*stride+c] over j < 4, for c < n, n a multiple of 16.
 //
 //go:noescape

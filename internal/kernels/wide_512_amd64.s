@@ -99,6 +99,101 @@ done:
 	VZEROUPPER
 	RET
 
+// func deltaReadExact16(s *float64, m *float32, S *float32, k *float32, decay float32, stride int, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·deltaReadExact16(SB), NOSPLIT, $0-56
+	// deltaReadExact16: s[c] = sum of float32(float32(S[d*stride+c]*decay)*k[d]) in float64 and m[c] = sum of its magnitudes in float32, over d < n, for c < 16.
+	MOVQ         s+0(FP), AX
+	MOVQ         m+8(FP), CX
+	MOVQ         S+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+48(FP), SI
+	MOVQ         stride+40(FP), DI
+	VBROADCASTSS decay+32(FP), Z0
+	SHLQ         $0x02, DI
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VBROADCASTSS sign32<>+0(SB), Z4
+
+loop:
+	CMPQ          SI, $0x00
+	JE            done
+	VBROADCASTSS  (BX), Z5
+	VMULPS        (DX), Z0, Z6
+	VMULPS        Z5, Z6, Z6
+	VANDNPS       Z6, Z4, Z5
+	VADDPS        Z5, Z3, Z3
+	VCVTPS2PD     Y6, Z5
+	VEXTRACTF64X4 $0x01, Z6, Y6
+	VCVTPS2PD     Y6, Z6
+	VADDPD        Z5, Z1, Z1
+	VADDPD        Z6, Z2, Z2
+	ADDQ          $0x04, BX
+	ADDQ          DI, DX
+	DECQ          SI
+	JMP           loop
+
+done:
+	VMOVUPD Z1, (AX)
+	VMOVUPD Z2, 64(AX)
+	VMOVUPS Z3, (CX)
+	VZEROUPPER
+	RET
+
+DATA sign32<>+0(SB)/4, $0x80000000
+GLOBL sign32<>(SB), RODATA|NOPTR, $4
+
+// func deltaWriteExact16(s *float64, m *float32, S *float32, k *float32, q *float32, delta *float32, decay float32, stride int, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·deltaWriteExact16(SB), NOSPLIT, $0-72
+	// deltaWriteExact16: with t = float32(S[d*stride+c]*decay): S[d*stride+c] = float32(t + float32(k[d]*delta[c])); s[c] = sum of float32(S[d*stride+c]*q[d]) in float64 and m[c] = sum of its magnitudes in float32, over d < n, for c < 16.
+	MOVQ         s+0(FP), AX
+	MOVQ         m+8(FP), CX
+	MOVQ         S+16(FP), DX
+	MOVQ         k+24(FP), BX
+	MOVQ         n+64(FP), SI
+	MOVQ         stride+56(FP), DI
+	VBROADCASTSS decay+48(FP), Z0
+	SHLQ         $0x02, DI
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VBROADCASTSS sign32<>+0(SB), Z4
+	MOVQ         q+32(FP), R8
+	MOVQ         delta+40(FP), R9
+	VMOVUPS      (R9), Z5
+
+loop:
+	CMPQ          SI, $0x00
+	JE            done
+	VBROADCASTSS  (BX), Z6
+	VMULPS        (DX), Z0, Z7
+	VMULPS        Z5, Z6, Z6
+	VADDPS        Z6, Z7, Z7
+	VMOVUPS       Z7, (DX)
+	VBROADCASTSS  (R8), Z6
+	ADDQ          $0x04, R8
+	VMULPS        Z6, Z7, Z7
+	VANDNPS       Z7, Z4, Z6
+	VADDPS        Z6, Z3, Z3
+	VCVTPS2PD     Y7, Z6
+	VEXTRACTF64X4 $0x01, Z7, Y7
+	VCVTPS2PD     Y7, Z7
+	VADDPD        Z6, Z1, Z1
+	VADDPD        Z7, Z2, Z2
+	ADDQ          $0x04, BX
+	ADDQ          DI, DX
+	DECQ          SI
+	JMP           loop
+
+done:
+	VMOVUPD Z1, (AX)
+	VMOVUPD Z2, 64(AX)
+	VMOVUPS Z3, (CX)
+	VZEROUPPER
+	RET
+
 // func convFastAVX512(out *float32, w *float32, x *float32, stride int, n int)
 // Requires: AVX, AVX512F
 TEXT ·convFastAVX512(SB), NOSPLIT, $0-40

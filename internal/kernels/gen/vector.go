@@ -202,16 +202,6 @@ func deltaReadFast(v width, strip int) {
 	RET()
 }
 
-func broadcast32(name string) reg.VecVirtual {
-	y := YMM()
-	p, err := Param(name).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	VBROADCASTSS(p.Addr, y)
-	return y
-}
-
 // deltaWriteFast is a strip of S = decay*S + k (x) delta, and S^T q of it.
 func deltaWriteFast(v width, strip int) {
 	name := fmt.Sprintf("deltaWriteFast%d%s", v.floats()*strip, v.name)
@@ -247,32 +237,32 @@ func deltaWriteFast(v width, strip int) {
 	RET()
 }
 
-// deltaExact is one pass over a strip of eight columns, with every product and sum rounded to float32 as the rule names
+// deltaExact is one pass over a strip of as many columns as a register holds, with every product and sum rounded to float32 as the rule names
 // them, and the sums of products in float64. write chooses the second pass, which updates S.
-func deltaExact(write bool) {
-	name := map[bool]string{false: "deltaReadExact8", true: "deltaWriteExact8"}[write]
+func deltaExact(v width, write bool) {
+	name := fmt.Sprintf(map[bool]string{false: "deltaReadExact%d", true: "deltaWriteExact%d"}[write], v.floats())
 	if write {
 		TEXT(name, NOSPLIT, "func(s *float64, m, S, k, q, delta *float32, decay float32, stride, n int)")
 		describe(name+": with t = float32(S[d*stride+c]*decay): S[d*stride+c] = float32(t + float32(k[d]*delta[c])); s[c] = sum of float32(S[d*stride+c]*q[d])",
-			"in float64 and m[c] = sum of its magnitudes in float32, over d < n, for c < 8.")
+			fmt.Sprintf("in float64 and m[c] = sum of its magnitudes in float32, over d < n, for c < %d.", v.floats()))
 	} else {
 		TEXT(name, NOSPLIT, "func(s *float64, m, S, k *float32, decay float32, stride, n int)")
 		describe(name+": s[c] = sum of float32(float32(S[d*stride+c]*decay)*k[d]) in float64 and m[c] = sum of its magnitudes in float32,",
-			"over d < n, for c < 8.")
+			fmt.Sprintf("over d < n, for c < %d.", v.floats()))
 	}
 	sp, mp, S, k, n := load4("s"), load4("m"), load4("S"), load4("k"), load4("n")
-	stride, decay := load4("stride"), broadcast32("decay")
+	stride, decay := load4("stride"), v.broadcast("decay")
 	SHLQ(U8(2), stride)
-	s, m, sign := accumulators(2), accumulators(1)[0], YMM()
+	s, m, sign := v.zeros(2), v.zeros(1)[0], v.reg()
 	VBROADCASTSS(sign32(), sign)
 	var q reg.Register
-	delta := YMM()
+	delta := v.reg()
 	if write {
 		q = load4("q")
 		VMOVUPS(Mem{Base: load4("delta")}, delta)
 	}
 	rowsOfColumns(n, stride, S, func() {
-		b, y := YMM(), YMM()
+		b, y := v.reg(), v.reg()
 		VBROADCASTSS(Mem{Base: k}, b)
 		VMULPS(Mem{Base: S}, decay, y)
 		if write {
@@ -285,12 +275,13 @@ func deltaExact(write bool) {
 		VMULPS(b, y, y)
 		VANDNPS(y, sign, b)
 		VADDPS(b, m, m)
-		lo, hi := widenHalves(y)
+		lo, hi := v.halves(y)
 		VADDPD(lo, s[0], s[0])
 		VADDPD(hi, s[1], s[1])
 		ADDQ(U8(4), k)
 	})
-	storePair(sp, s)
+	VMOVUPD(s[0], Mem{Base: sp})
+	VMOVUPD(s[1], Mem{Base: sp, Disp: v.bytes})
 	VMOVUPS(m, Mem{Base: mp})
 	VZEROUPPER()
 	RET()
@@ -315,14 +306,16 @@ func deltas() {
 	deltaReadFast(ymm, 1)
 	deltaWriteFast(ymm, 4)
 	deltaWriteFast(ymm, 1)
-	deltaExact(false)
-	deltaExact(true)
+	deltaExact(ymm, false)
+	deltaExact(ymm, true)
 }
 
 // wide512 are what AVX-512 has a form of its own of.
 func wide512() {
 	deltaReadFast(zmm, 4)
 	deltaWriteFast(zmm, 4)
+	deltaExact(zmm, false)
+	deltaExact(zmm, true)
 	convFast(zmm)
 	expFast(zmm)
 }

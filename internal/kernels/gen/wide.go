@@ -33,6 +33,18 @@ func (v width) zeros(n int) []reg.VecVirtual {
 	return a
 }
 
+// halves gives the lower and upper half of y as float64; y is lost.
+func (v width) halves(y reg.VecVirtual) (lo, hi reg.VecVirtual) {
+	if v.bytes == 32 {
+		return widenHalves(y)
+	}
+	lo, hi = ZMM(), ZMM()
+	VCVTPS2PD(y.AsY(), lo)
+	VEXTRACTF64X4(U8(1), y, y.AsY())
+	VCVTPS2PD(y.AsY(), hi)
+	return lo, hi
+}
+
 // broadcast is a float32 parameter in every lane.
 func (v width) broadcast(name string) reg.VecVirtual {
 	p, err := Param(name).Resolve()
