@@ -74,10 +74,8 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	for i := range batch.Seqs {
 		s, kw := &batch.Seqs[i], m.KVHeads*m.HeadDim
 		cache := caches[i]
-		cache.K = append(cache.K, k[s.Row*kw:][:s.Len*kw]...)
-		cache.V = append(cache.V, v[s.Row*kw:][:s.Len*kw]...)
-		c.KV.Slice(cache.K[cache.Len*kw:])
-		c.KV.Slice(cache.V[cache.Len*kw:])
+		cache.K.Append(k[s.Row*kw:][:s.Len*kw])
+		cache.V.Append(v[s.Row*kw:][:s.Len*kw])
 		cache.Len += s.Len
 	}
 	o := batch.Buf(rows * m.Heads * m.HeadDim)

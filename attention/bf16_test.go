@@ -25,7 +25,7 @@ type fixture struct {
 func newFixture(t testing.TB, g *goldens.Modules, l int, c *precision.Contract, points *goldens.Points) *fixture {
 	t.Helper()
 	at := fmt.Sprintf("layers.%d.self_attn.", l)
-	f := &fixture{g: g, points: points, linears: map[string][]float32{}, cache: &Cache{}}
+	f := &fixture{g: g, points: points, linears: map[string][]float32{}, cache: NewCache(c.KV)}
 	linear := func(name string) *kernels.Matrix {
 		w := g.Weight(t, at+name+".weight")
 		f.linears["attn."+name] = w.Data
@@ -128,7 +128,7 @@ func (f *fixture) inside(t testing.TB, at string, row, head int, batch *ragged.B
 	query := slices.Clone(f.g.Get(t, at+"attn.q_rope").Data[(row*f.Heads+head)*hd:][:hd])
 
 	scores := make([]float32, N)
-	f.scores(scores, query, keys, batch)
+	f.scores(scores, query, keys, f.KVHeads*hd, batch)
 	f.points.Sum("attn q.k", at, scores, golden("attn.scores_raw"), goldens.SumAbs(query, f.packed(keys), hd), goldens.SumSlack, goldens.EqualShare)
 	copy(scores, golden("attn.scores_raw"))
 	f.scale(scores)
@@ -141,7 +141,7 @@ func (f *fixture) inside(t testing.TB, at string, row, head int, batch *ragged.B
 
 	weights = slices.Clone(golden("attn.weights"))[:visible]
 	out := make([]float32, hd)
-	f.weigh(out, weights, values, den, batch)
+	f.weigh(out, weights, values, f.KVHeads*hd, den, batch)
 	want := f.g.Get(t, at+"attn.out_pre_gate").Data[(row*f.Heads+head)*hd:][:hd]
 	f.points.Sum("attn w.v", at, out, want, func() []float64 { return f.weighed(weights, values) }, goldens.SumSlack, goldens.EqualShare)
 }
@@ -149,7 +149,7 @@ func (f *fixture) inside(t testing.TB, at string, row, head int, batch *ragged.B
 // head gives the cached keys and values of a query head, rows KVHeads*hd apart.
 func (f *fixture) head(h int) (keys, values []float32) {
 	kv := h / (f.Heads / f.KVHeads) * f.HeadDim
-	return f.cache.K[kv:], f.cache.V[kv:]
+	return f.cache.K.Floats()[kv:], f.cache.V.Floats()[kv:]
 }
 
 // packed gives one head's cached rows without the other heads between them.
@@ -208,8 +208,8 @@ func runAll(t testing.TB, g *goldens.Modules, c *precision.Contract) *goldens.Po
 			f.run(t, call)
 		}
 		cache := fmt.Sprintf("%s.cache.layer%d.", g.Prompt, l)
-		points.BF16("KV cache", cache, f.HeadMajor(f.cache.K, f.cache.Len), g.Get(t, cache+"key").Data, 1)
-		points.BF16("KV cache", cache, f.HeadMajor(f.cache.V, f.cache.Len), g.Get(t, cache+"value").Data, 1)
+		points.BF16("KV cache", cache, f.HeadMajor(&f.cache.K, f.cache.Len), g.Get(t, cache+"key").Data, 1)
+		points.BF16("KV cache", cache, f.HeadMajor(&f.cache.V, f.cache.Len), g.Get(t, cache+"value").Data, 1)
 	}
 }
 

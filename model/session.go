@@ -46,7 +46,7 @@ func (d *Decoder) begin(s *State, l int) {
 	case g != nil && s.GDN[l] == nil:
 		s.GDN[l] = g.NewState()
 	case g == nil && s.KV[l] == nil:
-		s.KV[l] = &attention.Cache{}
+		s.KV[l] = attention.NewCache(d.Layers[l].Attention.Contract.KV)
 	}
 }
 
@@ -95,8 +95,8 @@ func (d *Decoder) exportLayer(out *engine.State, s *State, l int) {
 		return
 	}
 	shape := []int{c.NumKVHeads, s.Len, c.HeadDim}
-	put(trace.CacheKey, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].K, s.Len))
-	put(trace.CacheValue, shape, d.Layers[l].Attention.HeadMajor(s.KV[l].V, s.Len))
+	put(trace.CacheKey, shape, d.Layers[l].Attention.HeadMajor(&s.KV[l].K, s.Len))
+	put(trace.CacheValue, shape, d.Layers[l].Attention.HeadMajor(&s.KV[l].V, s.Len))
 }
 
 // Import makes a state of what Export gives, rounded to the contract's state types. Every tensor must be there.
@@ -138,11 +138,9 @@ func (d *Decoder) Import(in *engine.State) (*State, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.KV[l], err = m.FromHeadMajor(k, v, in.Len); err != nil {
+		if s.KV[l], err = m.FromHeadMajor(k, v, in.Len, m.Contract.KV); err != nil {
 			return nil, err
 		}
-		m.Contract.KV.Slice(s.KV[l].K)
-		m.Contract.KV.Slice(s.KV[l].V)
 	}
 	return s, nil
 }

@@ -31,6 +31,8 @@ type Arith struct {
 	Rate func(dst, x []float32)
 	// Softmax replaces attention scores x by softmax(x), one operation; RouterSoftmax does it for a router's logits.
 	Softmax, RouterSoftmax func(x []float32)
+	// Attend, if not nil, is softmax attention of a block of queries as one operation, in which only the result is rounded.
+	Attend func(a *Attention)
 	// DeltaStep is one token of the recurrent delta rule for one head, DESIGN section 2:
 	// S [dk, dv] in place: S *= decay; mem = S^T k; delta = beta*(v - mem); S += k (x) delta; out = S^T q.
 	// q, k [dk]; v, out [dv]; tmp [2*dv] is scratch.
@@ -52,7 +54,7 @@ var Fast = &Arith{
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
 	Exp: expFast, Sigmoid: sigmoidFast, SiLU: siluFast,
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
-	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, DeltaStep: deltaStepFast,
+	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, Attend: func(a *Attention) { attendKernel.run(a) }, DeltaStep: deltaStepFast,
 }
 
 // Own gives the arithmetic that alone computes a contract, by the name in precision.Contract.Arithmetic; nil if there is

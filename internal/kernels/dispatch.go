@@ -12,6 +12,7 @@ type (
 	pairFunc    = func(dst, x []float32)
 	gainFunc    = func(dst, x, gain []float32, r float32)
 	turnFunc    = func(a, b, cos, sin []float32)
+	expSumFunc  = func(x []float32, m float32) float32
 	mapFunc     = func(dst, x []float32)
 )
 
@@ -39,6 +40,10 @@ var (
 	siluFastKernel     = define("silu fast", each(silu1))
 	softmaxExactKernel = define("softmax exact", precision.SoftmaxR32)
 	softmaxFastKernel  = define("softmax fast", softmaxFastGo)
+	expSumKernel       = define[expSumFunc]("sum of exp fast", expSumGo)
+	attendKernel       = define("attention fast", attendGo)
+	widenF16Kernel     = define("widen f16", widenF16Go)
+	narrowF16Kernel    = define("narrow f16", narrowF16Go)
 	multiplyKernel     = define("multiply", multiplyGo)
 	addKernel          = define("add", addGo)
 	scaleKernel        = define("scale", scaleGo)

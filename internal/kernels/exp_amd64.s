@@ -872,3 +872,94 @@ done:
 	MOVQ BX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func expSumAVX2(x *float32, m float32, n int) float32
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
+	// expSumAVX2: x[i] = e^(x[i]-m) for i < n, n a multiple of 8 and x[i] <= m, and e^-87 where it is less; the result is their sum, 8 chains.
+	MOVQ         x+0(FP), AX
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS m+8(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VMOVUPS      exp32Parts<>+192(SB), Y2
+	VXORPS       exp32Masks<>+64(SB), Y2, Y2
+	XORQ         DX, DX
+
+loop:
+	CMPQ         DX, CX
+	JGE          done
+	VMOVUPS      (AX)(DX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMAXPS       Y3, Y2, Y3
+	VMULPS       exp32Parts<>+0(SB), Y3, Y4
+	VROUNDPS     $0x08, Y4, Y4
+	VMOVAPS      Y3, Y5
+	VFNMADD231PS exp32Parts<>+64(SB), Y4, Y5
+	VFNMADD231PS exp32Parts<>+128(SB), Y4, Y5
+	VMOVUPS      exp32Terms<>+0(SB), Y3
+	VFMADD213PS  exp32Terms<>+64(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+128(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+192(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+256(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+320(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+384(SB), Y5, Y3
+	VFMADD213PS  exp32Terms<>+448(SB), Y5, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y3, Y3
+	VMOVUPS      Y3, (AX)(DX*4)
+	VADDPS       Y3, Y1, Y1
+	ADDQ         $0x08, DX
+	JMP          loop
+
+done:
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVSS        X0, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func widenF16AVX2(dst *float32, src *uint16, n int)
+// Requires: AVX, F16C
+TEXT ·widenF16AVX2(SB), NOSPLIT, $0-24
+	// widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ      BX, DX
+	JGE       done
+	VCVTPH2PS (CX)(BX*2), Y0
+	VMOVUPS   Y0, (AX)(BX*4)
+	ADDQ      $0x08, BX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	// narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	CMPQ      BX, DX
+	JGE       done
+	VMOVUPS   (CX)(BX*4), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VMOVUPS   X0, (AX)(BX*2)
+	ADDQ      $0x08, BX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET

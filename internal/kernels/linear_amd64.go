@@ -86,7 +86,7 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
 			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
 				width := g.width(t, padded)
-				packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, t, T, width)
+				packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, n, t, T, width)
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
@@ -135,7 +135,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 			defer scratch32.put(narrow)
 			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
 				width := g.width(t, padded)
-				packTokens(narrow.x[:width*n], x[t0*n:], n, t, T, width)
+				packTokens(narrow.x[:width*n], x[t0*n:], n, n, t, T, width)
 				widenAVX2(&packed.x[t*n], &narrow.x[0], width*n)
 			}
 			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
@@ -172,14 +172,14 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 // simdSpeed is how many times faster than portable code these kernels multiply: what Pool.For is told counts in its terms.
 const simdSpeed = 8
 
-// packTokens turns tokens t.. of x [T, n] into a panel [n, lanes]: the tokens of one column side by side, zeros where
+// packTokens turns tokens t.. of x, T rows of n numbers that begin ld apart, into a panel [n, lanes]: the tokens of one column side by side, zeros where
 // there are none.
-func packTokens(panel, x []float32, n, t, T, lanes int) {
+func packTokens(panel, x []float32, ld, n, t, T, lanes int) {
 	for g := 0; g < lanes; g += 8 {
 		whole := 0
 		if t+g+8 <= T {
 			for ; whole+8 <= n; whole += 8 {
-				transpose8(&panel[whole*lanes+g], lanes, &x[(t+g)*n+whole], n)
+				transpose8(&panel[whole*lanes+g], lanes, &x[(t+g)*ld+whole], ld)
 			}
 		}
 		for c := g; c < g+8; c++ {
@@ -189,7 +189,7 @@ func packTokens(panel, x []float32, n, t, T, lanes int) {
 				}
 				continue
 			}
-			for i, v := range x[(t+c)*n+whole : (t+c+1)*n] {
+			for i, v := range x[(t+c)*ld+whole : (t+c)*ld+n] {
 				panel[(whole+i)*lanes+c] = v
 			}
 		}

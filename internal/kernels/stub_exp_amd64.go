@@ -56,3 +56,19 @@ func sigmoidFastAVX2(dst *float32, x *float32, n int) int
 //
 //go:noescape
 func siluFastAVX2(dst *float32, x *float32, n int) int
+
+// expSumAVX2: x[i] = e^(x[i]-m) for i < n, n a multiple of 8 and x[i] <= m, and e^-87 where it is less; the result is their sum,
+// 8 chains.
+//
+//go:noescape
+func expSumAVX2(x *float32, m float32, n int) float32
+
+// widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
+//
+//go:noescape
+func widenF16AVX2(dst *float32, src *uint16, n int)
+
+// narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
+//
+//go:noescape
+func narrowF16AVX2(dst *uint16, src *float32, n int)

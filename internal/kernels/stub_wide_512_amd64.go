@@ -48,3 +48,9 @@ func sigmoidFastAVX512(dst *float32, x *float32, n int) int
 //
 //go:noescape
 func siluFastAVX512(dst *float32, x *float32, n int) int
+
+// expSumAVX512: x[i] = e^(x[i]-m) for i < n, n a multiple of 16 and x[i] <= m, and e^-87 where it is less; the result is their sum,
+// 16 chains.
+//
+//go:noescape
+func expSumAVX512(x *float32, m float32, n int) float32

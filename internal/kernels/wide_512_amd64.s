@@ -609,3 +609,53 @@ done:
 	MOVQ BX, ret+24(FP)
 	VZEROUPPER
 	RET
+
+// func expSumAVX512(x *float32, m float32, n int) float32
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·expSumAVX512(SB), NOSPLIT, $0-28
+	// expSumAVX512: x[i] = e^(x[i]-m) for i < n, n a multiple of 16 and x[i] <= m, and e^-87 where it is less; the result is their sum, 16 chains.
+	MOVQ         x+0(FP), AX
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS m+8(FP), Z0
+	VXORPS       Z1, Z1, Z1
+	VMOVUPS      exp32Parts<>+192(SB), Z2
+	VXORPS       exp32Masks<>+64(SB), Z2, Z2
+	XORQ         DX, DX
+
+loop:
+	CMPQ         DX, CX
+	JGE          done
+	VMOVUPS      (AX)(DX*4), Z3
+	VSUBPS       Z0, Z3, Z3
+	VMAXPS       Z3, Z2, Z3
+	VMULPS       exp32Parts<>+0(SB), Z3, Z4
+	VRNDSCALEPS  $0x08, Z4, Z4
+	VMOVAPS      Z3, Z5
+	VFNMADD231PS exp32Parts<>+64(SB), Z4, Z5
+	VFNMADD231PS exp32Parts<>+128(SB), Z4, Z5
+	VMOVUPS      exp32Terms<>+0(SB), Z3
+	VFMADD213PS  exp32Terms<>+64(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+128(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+192(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+256(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+320(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+384(SB), Z5, Z3
+	VFMADD213PS  exp32Terms<>+448(SB), Z5, Z3
+	VCVTPS2DQ    Z4, Z4
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       Z4, Z3, Z3
+	VMOVUPS      Z3, (AX)(DX*4)
+	VADDPS       Z3, Z1, Z1
+	ADDQ         $0x10, DX
+	JMP          loop
+
+done:
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVSS         X1, ret+24(FP)
+	VZEROUPPER
+	RET

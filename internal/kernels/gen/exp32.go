@@ -101,3 +101,59 @@ func expFast(v width) {
 		RET()
 	}
 }
+
+// expSum is what an online softmax does with a row of scores.
+func expSum(v width) {
+	TEXT("expSum"+v.name, NOSPLIT, "func(x *float32, m float32, n int) float32")
+	describe(fmt.Sprintf("expSum%s: x[i] = e^(x[i]-m) for i < n, n a multiple of %d and x[i] <= m, and e^-87 where it is less; the result is their sum,", v.name, v.floats()),
+		fmt.Sprintf("%d chains.", v.floats()))
+	x, n, m := load4("x"), load4("n"), v.broadcast("m")
+	sum, low := v.zeros(1)[0], v.reg()
+	VMOVUPS(exp32Parts(3), low)
+	VXORPS(exp32Masks().Offset(64), low, low) // -87
+	v.each(n, func(i reg.GPVirtual) {
+		a, y := v.reg(), v.reg()
+		VMOVUPS(Mem{Base: x, Index: i, Scale: 4}, a)
+		VSUBPS(m, a, a)
+		VMAXPS(a, low, a) // a NaN stays
+		exp32(v, a, y)
+		VMOVUPS(y, Mem{Base: x, Index: i, Scale: 4})
+		VADDPS(y, sum, sum)
+	})
+	if v.bytes == 64 {
+		h := YMM()
+		VEXTRACTF64X4(U8(1), sum, h)
+		VADDPS(h, sum.AsY(), h)
+		sum = h
+	}
+	h := XMM()
+	lanes32(sum, h)
+	Store(h, ReturnIndex(0))
+	VZEROUPPER()
+	RET()
+}
+
+// conversions are between float32 and binary16.
+func conversions() {
+	TEXT("widenF16AVX2", NOSPLIT, "func(dst *float32, src *uint16, n int)")
+	describe("widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.")
+	dst, src, n := load4("dst"), load4("src"), load4("n")
+	ymm.each(n, func(i reg.GPVirtual) {
+		y := YMM()
+		VCVTPH2PS(Mem{Base: src, Index: i, Scale: 2}, y)
+		VMOVUPS(y, Mem{Base: dst, Index: i, Scale: 4})
+	})
+	VZEROUPPER()
+	RET()
+	TEXT("narrowF16AVX2", NOSPLIT, "func(dst *uint16, src *float32, n int)")
+	describe("narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.")
+	dst, src, n = load4("dst"), load4("src"), load4("n")
+	ymm.each(n, func(i reg.GPVirtual) {
+		y := YMM()
+		VMOVUPS(Mem{Base: src, Index: i, Scale: 4}, y)
+		VCVTPS2PH(U8(0), y, y.AsX())
+		VMOVUPS(y.AsX(), Mem{Base: dst, Index: i, Scale: 2})
+	})
+	VZEROUPPER()
+	RET()
+}

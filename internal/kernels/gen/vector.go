@@ -318,6 +318,7 @@ func wide512() {
 	deltaExact(zmm, true)
 	convFast(zmm)
 	expFast(zmm)
+	expSum(zmm)
 }
 
 func exps() {
@@ -328,4 +329,6 @@ func exps() {
 	softmaxEnd()
 	most()
 	expFast(ymm)
+	expSum(ymm)
+	conversions()
 }
