@@ -51,7 +51,7 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	mark := batch.Mark()
 	defer batch.Release(mark)
 	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
-		y := batch.Buf(rows * w.Rows)
+		y := batch.Room(rows * w.Rows)
 		ar.Linear(batch.Pool, y, x, rows, w)
 		batch.Round(c, precision.Linear, y)
 		batch.Put(tap, m.Layer, y)
@@ -78,7 +78,7 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 		cache.V.Append(v[s.Row*kw:][:s.Len*kw])
 		cache.Len += s.Len
 	}
-	o := batch.Buf(rows * m.Heads * m.HeadDim)
+	o := batch.Room(rows * m.Heads * m.HeadDim)
 	m.attend(o, q, batch, caches)
 	batch.Put(trace.AttnOutPreGate, m.Layer, o)
 
@@ -98,7 +98,7 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 // splitGate takes q_proj's out [Rows, nq, 2*hd] apart: query and gate [Rows, nq, hd] each.
 func (m *Mixer) splitGate(qg []float32, batch *ragged.Batch) (q, gate []float32) {
 	hd := m.HeadDim
-	q, gate = batch.Buf(len(qg)/2), batch.Buf(len(qg)/2)
+	q, gate = batch.Room(len(qg)/2), batch.Room(len(qg)/2)
 	batch.Pool.For(len(qg)/(2*hd), 2*hd, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			copy(q[i*hd:][:hd], qg[2*i*hd:])

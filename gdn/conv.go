@@ -16,7 +16,7 @@ func (m *Mixer) conv(out, x []float32, batch *ragged.Batch, states []*State) {
 		// A window is K rows, the last of them the current token's. The first K-1 windows reach into the history.
 		mark := batch.Mark()
 		early := min(K-1, s.Len)
-		edge := batch.Buf((K - 1 + early) * C)
+		edge := batch.Room((K - 1 + early) * C)
 		copy(edge, states[i].Conv[C:])
 		copy(edge[(K-1)*C:], rows[:early*C])
 		batch.Pool.For(s.Len, C*K*2, func(lo, hi int) {

@@ -7,7 +7,7 @@ import (
 // rule runs the delta rule over the batch: q, k [Rows, nk, dk] (q scaled), v, out [Rows, nv, dv], g, beta [Rows, nv].
 // Heads are independent, and so are sequences.
 func (m *Mixer) rule(out, q, k, v, g, beta []float32, batch *ragged.Batch, states []*State) {
-	decay := batch.Buf(len(g))
+	decay := batch.Room(len(g))
 	batch.Arith.Exp(decay, g)
 	nv, work := m.ValueHeads, 4*m.KeyDim*m.ValueDim
 	longest := 0

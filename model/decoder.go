@@ -81,7 +81,7 @@ func (d *Decoder) Layer(l int, x []float32, call *Call) {
 	layer, batch := &d.Layers[l], &call.Batch
 	mark := batch.Mark()
 	defer batch.Release(mark)
-	n, y := batch.Buf(len(x)), batch.Buf(len(x))
+	n, y := batch.Room(len(x)), batch.Room(len(x))
 
 	layer.InputNorm.Forward(n, x, batch)
 	call.Put(trace.InputNorm, l, n)

@@ -190,10 +190,10 @@ func (e *Engine) limits() engine.Limits {
 }
 
 // Passes of a prefill hold at most callRows rows, so that activations stay small, and at most callSeqs sequences. The
-// cuts change no result: rows do not depend on each other but through the states, 512 is a multiple of the chunk
+// cuts change no result: rows do not depend on each other but through the states, 256 is a multiple of the chunk
 // form's 64, and a state that is rounded once a call waits for the end of the path's call (Feed.More).
 const (
-	callRows = 512
+	callRows = 256
 	callSeqs = 8
 )
 
@@ -325,6 +325,7 @@ type run struct {
 	first   int  // index of prompts[0] among all prompts
 	steps   bool // more tokens follow the prompts
 	s       *Session
+	logits  []float32 // of a block of positions; the next block overwrites them
 }
 
 func (r *run) start(from *engine.State) error {
@@ -439,8 +440,16 @@ type row struct {
 	t   int
 }
 
-// logitsRows bounds the logits held at once to budget bytes: full logits never exist for long inputs.
-func logitsRows(vocab, budget int) int { return max(1, budget/4/vocab) }
+// logitsRows bounds the logits held at once to budget bytes: full logits never exist for long inputs. Many rows are whole
+// register tiles of the kernels.
+func logitsRows(vocab, budget int) int {
+	const tile = 32
+	n := max(1, budget/4/vocab)
+	if n > tile {
+		n = n / tile * tile
+	}
+	return n
+}
 
 // show computes the logits of rows of the call and reports them; the normed residual stream is x.
 func (r *run) show(x []float32, rows []row, tap bool) error {
@@ -460,29 +469,51 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 				in = append(in, x[(b.seq.Row+b.t)*H:][:H]...)
 			}
 		}
-		logits := make([]float32, n*V)
+		if cap(r.logits) < n*V {
+			r.logits = make([]float32, n*V)
+		}
+		logits := r.logits[:n*V]
 		d.Logits(logits, in[:n*H], n, call)
-		for i, b := range block {
-			if err := r.report(b, logits[i*V:][:V:V], tap); err != nil {
-				return err
-			}
+		if err := r.report(block, logits, tap); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// report hands one row of logits to whom it was asked by.
-func (r *run) report(b row, logits []float32, tap bool) error {
-	pos := b.seq.Pos + b.t
-	if tap {
-		if err := r.s.call.Sink.Put(trace.Logits.Name(0), b.seq.Index, pos, 1, logits); err != nil {
+// report reduces a block's logits [len(block), V], all rows at once, and hands them to whom they were asked by.
+func (r *run) report(block []row, logits []float32, tap bool) error {
+	V := r.e.d.Config.VocabSize
+	at := make([]shown.At, len(block))
+	for i, b := range block {
+		at[i] = shown.At{Seq: b.seq.Index, Pos: b.seq.Pos + b.t}
+	}
+	positions := make([]*engine.Position, len(block))
+	asked := func(a shown.At) bool { return a.Pos >= r.want.From }
+	const together = 4
+	r.e.pool.For((len(block)+together-1)/together, together*V*8, func(lo, hi int) {
+		for i := lo * together; i < min(hi*together, len(block)); i += together {
+			n := min(together, len(block)-i)
+			if !slices.ContainsFunc(at[i:i+n], asked) {
+				continue // the taps want them, nobody else
+			}
+			copy(positions[i:], shown.Positions(at[i:i+n], logits[i*V:(i+n)*V], r.want.TopK, r.want.Logits))
+		}
+	})
+	for i, a := range at {
+		if tap {
+			if err := r.s.call.Sink.Put(trace.Logits.Name(0), a.Seq, a.Pos, 1, logits[i*V:][:V:V]); err != nil {
+				return err
+			}
+		}
+		if !asked(a) {
+			continue
+		}
+		if err := r.each(positions[i]); err != nil {
 			return err
 		}
 	}
-	if pos < r.want.From {
-		return nil
-	}
-	return r.each(shown.Position(b.seq.Index, pos, logits, r.want.TopK, r.want.Logits))
+	return nil
 }
 
 // finish hands over the states, to the taps and to the caller.

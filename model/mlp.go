@@ -21,7 +21,7 @@ func (m *MLP) Forward(out, x []float32, batch *ragged.Batch) { m.rows(out, x, ba
 func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
 	mark := batch.Mark()
 	defer batch.Release(mark)
-	up, gate := batch.Buf(rows*m.Up.Rows), batch.Buf(rows*m.Gate.Rows)
+	up, gate := batch.Room(rows*m.Up.Rows), batch.Room(rows*m.Gate.Rows)
 	m.linear(up, x, rows, m.Up, batch)
 	m.linear(gate, x, rows, m.Gate, batch)
 	m.swiglu(gate, up, batch)

@@ -20,7 +20,7 @@ func (n *Norm) Forward(out, x []float32, batch *ragged.Batch) {
 	H := len(n.Weight)
 	mark := batch.Mark()
 	defer batch.Release(mark)
-	gain := batch.Buf(H)
+	gain := batch.Room(H)
 	for i, w := range n.Weight {
 		gain[i] = n.One + w
 	}

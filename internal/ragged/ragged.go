@@ -35,21 +35,39 @@ type Batch struct {
 	Sink  engine.Sink // nil when nobody listens: then a tap costs one comparison
 	Err   error       // the sink's first error
 
-	arena []float32
+	slabs []slab // scratch memory, by start
 	used  int
-	spill int
 }
 
-// Buf gives n zeroed float32 that live until Reset.
+// slab is a piece of scratch memory: the places start .. start+len(x)-1 of all there is.
+type slab struct {
+	start int
+	x     []float32
+}
+
+// leastSlab is the smallest piece of scratch memory, in numbers.
+const leastSlab = 1 << 14
+
+// Buf gives n zeroed float32 that live until what was marked before is released.
 func (b *Batch) Buf(n int) []float32 {
-	if b.used+n > len(b.arena) {
-		b.spill += n
-		return make([]float32, n)
-	}
-	x := b.arena[b.used : b.used+n : b.used+n]
-	b.used += n
+	x := b.Room(n)
 	clear(x)
 	return x
+}
+
+// Room is Buf for what is written before it is read: it holds anything. What was lent once is lent again, and never moves or
+// becomes garbage, so that passes of one size need the memory of one.
+func (b *Batch) Room(n int) []float32 {
+	end := 0
+	for _, s := range b.slabs {
+		at := max(b.used, s.start) - s.start
+		if end = s.start + len(s.x); at+n <= len(s.x) {
+			b.used = s.start + at + n
+			return s.x[at : at+n : at+n]
+		}
+	}
+	b.slabs = append(b.slabs, slab{max(end, b.used), make([]float32, max(n, leastSlab))})
+	return b.Room(n)
 }
 
 // block is how many elements an elementwise pass has in hand: they stay in the first-level cache.
@@ -84,13 +102,7 @@ func (b *Batch) Add(c *precision.Contract, p precision.Point, x, y []float32) {
 func (b *Batch) Mark() int { return b.used }
 
 // Release frees the scratch taken since mark.
-func (b *Batch) Release(mark int) {
-	b.used = mark
-	if b.spill > 0 && mark == 0 { // grow once, so that the next layer fits
-		b.arena = make([]float32, len(b.arena)+b.spill)
-		b.spill = 0
-	}
-}
+func (b *Batch) Release(mark int) { b.used = mark }
 
 // Put hands x, which has one row per row of the batch, to the sink, sequence by sequence. layer is ignored for taps
 // that are not per layer.

@@ -11,21 +11,57 @@ import (
 	"sibyl/precision"
 )
 
+// At is where a row of logits stands: which prompt, and the index of the last token consumed.
+type At struct{ Seq, Pos int }
+
 // Position reduces one logit row to what engines show. A NaN counts as the maximum, so that it cannot hide.
 func Position(seq, pos int, logits []float32, topK int, rows bool) *engine.Position {
-	p := &engine.Position{Seq: seq, Pos: pos, Top: Largest(logits, max(2, topK)), LSE: logSumExp(logits)}
-	p.ID = p.Top[0].ID
-	p.Ties = append(p.Ties, p.ID)
-	for i := int(p.ID) + 1; i < len(logits); i++ {
-		if logits[i] == logits[p.ID] {
-			p.Ties = append(p.Ties, int32(i))
+	return Positions([]At{{seq, pos}}, logits, topK, rows)[0]
+}
+
+// Positions reduces rows of logits [len(at), vocab], up to four, to what engines show of each. The sums of all rows run
+// side by side: each is a chain of additions, in order.
+func Positions(at []At, logits []float32, topK int, rows bool) []*engine.Position {
+	V := len(logits) / len(at)
+	var sums [4]float64
+	tops := logSums(&sums, logits, len(at))
+	out := make([]*engine.Position, len(at))
+	for i, a := range at {
+		row := logits[i*V:][:V:V]
+		p := &engine.Position{Seq: a.Seq, Pos: a.Pos, Top: Largest(row, max(2, topK)), LSE: tops[i]}
+		if m := tops[i]; m-m == 0 {
+			p.LSE = m + precision.Log64(sums[i])
+		}
+		p.ID = p.Top[0].ID
+		p.Ties = ties(row, p.ID)
+		if rows {
+			p.Logits = row
+		}
+		out[i] = p
+	}
+	return out
+}
+
+// ties are the ids from the first on whose logit is that of the first, the largest. Stretches of the vocabulary without one
+// are passed over by their maximum.
+func ties(logits []float32, first int32) []int32 {
+	out, top := []int32{first}, logits[first]
+	for lo := int(first) + 1; lo < len(logits); lo += stretch {
+		part := logits[lo:min(lo+stretch, len(logits))]
+		if m, nan := kernels.Max(part); !nan && m < top {
+			continue
+		}
+		for i, v := range part {
+			if v == top {
+				out = append(out, int32(lo+i))
+			}
 		}
 	}
-	if rows {
-		p.Logits = logits
-	}
-	return p
+	return out
 }
+
+// stretch is how many logits are looked at together.
+const stretch = 256
 
 // above orders candidates: NaN first, then the larger logit, then the lower id.
 func above(a, b engine.Candidate) int {
@@ -46,7 +82,6 @@ func above(a, b engine.Candidate) int {
 func Largest(logits []float32, k int) []engine.Candidate {
 	k = min(k, len(logits))
 	top := make([]engine.Candidate, 0, k+1)
-	const stretch = 256
 	for lo := 0; lo < len(logits); lo += stretch {
 		part := logits[lo:min(lo+stretch, len(logits))]
 		if len(top) == k {
@@ -68,24 +103,39 @@ func Largest(logits []float32, k int) []engine.Candidate {
 	return top
 }
 
-// logSumExp is log(sum exp(logits)) in float64, in index order: the same bits on every machine.
-func logSumExp(logits []float32) float64 {
-	top, nan := kernels.Max(logits)
-	switch m := float64(top); {
-	case nan:
-		return math.NaN()
-	case math.IsInf(m, 0):
-		return m
-	}
-	var s float64
-	e := make([]float64, min(len(logits), 1024))
-	for x := logits; len(x) > 0; {
-		n := min(len(x), len(e))
-		kernels.ExpDiff(e[:n], x[:n], float64(top))
-		for _, v := range e[:n] {
-			s += v
+// logSums gives the largest logit of each row, NaN where one is, and in sums the sum of e^(logit-largest) in float64, in
+// index order: the same bits on every machine. The log-sum-exp is the largest plus the log of the sum, or the largest itself
+// where it is not finite.
+func logSums(sums *[4]float64, logits []float32, rows int) (tops [4]float64) {
+	const block = 1024
+	var e [4][block]float64
+	V := len(logits) / rows
+	for i := range rows {
+		top, nan := kernels.Max(logits[i*V:][:V])
+		if tops[i] = float64(top); nan {
+			tops[i] = math.NaN()
 		}
-		x = x[n:]
 	}
-	return float64(top) + precision.Log64(s)
+	for lo := 0; lo < V; lo += block {
+		n := min(block, V-lo)
+		for i := range rows {
+			if tops[i]-tops[i] == 0 {
+				kernels.ExpDiff(e[i][:n], logits[i*V+lo:][:n], tops[i])
+			}
+		}
+		if rows == 1 {
+			for _, v := range e[0][:n] {
+				sums[0] += v
+			}
+			continue
+		}
+		a, b, c, d := e[0][:n], e[1][:n], e[2][:n], e[3][:n]
+		for k, v := range a {
+			sums[0] += v
+			sums[1] += b[k]
+			sums[2] += c[k]
+			sums[3] += d[k]
+		}
+	}
+	return tops
 }
