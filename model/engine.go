@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"sync"
 
 	"sibyl/bundle"
 	"sibyl/engine"
@@ -325,7 +326,8 @@ type run struct {
 	first   int  // index of prompts[0] among all prompts
 	steps   bool // more tokens follow the prompts
 	s       *Session
-	logits  []float32 // of a block of positions; the next block overwrites them
+	logits  []float32  // of one position; the next one overwrites them
+	block   *[]float32 // of a block of positions, likewise; lent while the prompts run
 }
 
 func (r *run) start(from *engine.State) error {
@@ -350,6 +352,12 @@ func (r *run) start(from *engine.State) error {
 
 // all runs the prompts, call by call or, on a streamed model, layer by layer.
 func (r *run) all() error {
+	defer func() {
+		if r.block != nil {
+			logitRooms.Put(r.block)
+			r.block = nil
+		}
+	}()
 	if r.e.stream != nil {
 		return r.layerMajor()
 	}
@@ -451,6 +459,9 @@ func logitsRows(vocab, budget int) int {
 	return n
 }
 
+// logitRooms lends the memory of a block's logits.
+var logitRooms = sync.Pool{New: func() any { return new([]float32) }}
+
 // show computes the logits of rows of the call and reports them; the normed residual stream is x.
 func (r *run) show(x []float32, rows []row, tap bool) error {
 	call, d := &r.s.call, r.e.d
@@ -469,10 +480,18 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 				in = append(in, x[(b.seq.Row+b.t)*H:][:H]...)
 			}
 		}
-		if cap(r.logits) < n*V {
-			r.logits = make([]float32, n*V)
+		// One row lives as long as its run: Generate chooses from it. More live during the callback.
+		room := &r.logits
+		if n > 1 {
+			if r.block == nil {
+				r.block = logitRooms.Get().(*[]float32)
+			}
+			room = r.block
 		}
-		logits := r.logits[:n*V]
+		if cap(*room) < n*V {
+			*room = make([]float32, n*V)
+		}
+		logits := (*room)[:n*V]
 		d.Logits(logits, in[:n*H], n, call)
 		if err := r.report(block, logits, tap); err != nil {
 			return err
