@@ -36,8 +36,9 @@ func (p *Pool) For(n, work int, f func(lo, hi int)) {
 		f(0, n)
 		return
 	}
-	// Four ranges a thread even out a busy machine.
-	l := &loop{f: f, n: n, step: max(1, (n+4*threads-1)/(4*threads)), idle: make(chan struct{}, 1)}
+	// Four ranges a thread even out a busy machine; the last of each is cut in four once more, so that threads end together.
+	step := max(1, (n+4*threads-1)/(4*threads))
+	l := &loop{f: f, n: n, step: step, late: n - threads*step, idle: make(chan struct{}, 1)}
 	crew.offer(l, threads-1)
 	l.run()
 	l.finish()
@@ -47,6 +48,7 @@ func (p *Pool) For(n, work int, f func(lo, hi int)) {
 type loop struct {
 	f       func(lo, hi int)
 	n, step int
+	late    int // from here on ranges are short
 	next    atomic.Int64
 	helpers atomic.Int64 // those inside run, and closed once the caller takes no more
 	idle    chan struct{}
@@ -65,11 +67,27 @@ func (l *loop) run() {
 		}
 	}()
 	for {
-		lo := int(l.next.Add(int64(l.step))) - l.step
+		lo, hi := l.take()
 		if lo >= l.n {
 			return
 		}
-		l.f(lo, min(l.n, lo+l.step))
+		l.f(lo, hi)
+	}
+}
+
+// take gives the next range; lo is n when there is none.
+func (l *loop) take() (lo, hi int) {
+	for {
+		lo, step := int(l.next.Load()), l.step
+		if lo >= l.n {
+			return l.n, l.n
+		}
+		if lo >= l.late {
+			step = max(1, step/4)
+		}
+		if hi = min(l.n, lo+step); l.next.CompareAndSwap(int64(lo), int64(hi)) {
+			return lo, hi
+		}
 	}
 }
 
