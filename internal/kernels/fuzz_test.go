@@ -3,8 +3,11 @@ package kernels
 import (
 	"encoding/binary"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"sibyl/precision"
 )
 
 // floats reads as many float32 as b holds.
@@ -137,9 +140,118 @@ func FuzzVectors(f *testing.F) {
 			equal("delta S", l, S, want)
 			equal("delta out", l, out, wantOut)
 		})
+		fuzzElementwise(t, x, y, equal)
 		top, nan := Max(x)
 		if want, bad := maxGo(x); nan != bad || !nan && top != want {
 			t.Fatalf("max %x, %v, want %x, %v", top, nan, want, bad)
 		}
+	})
+}
+
+// fuzzElementwise holds the sums, the conv and what works element by element to their definitions' bits.
+func fuzzElementwise(t *testing.T, x, y []float32, equal func(what string, l Level, got, want []float32)) {
+	others(sumExactKernel, func(l Level, run func([]float32) float32) {
+		equal("sum", l, []float32{run(x)}, []float32{sumExactGo(x)})
+	})
+	w, win := slices.Concat(x, y, y, x), slices.Concat(y, y, x, x)
+	others(convExactKernel, func(l Level, run convFunc) {
+		got, want := make([]float32, len(x)), make([]float32, len(x))
+		run(got, w, win)
+		convExactGo(want, w, win)
+		equal("conv", l, got, want)
+	})
+	for _, k := range []*kernel[pairFunc]{multiplyKernel, addKernel} {
+		others(k, func(l Level, run pairFunc) {
+			got, want := slices.Clone(x), slices.Clone(x)
+			run(got, y)
+			(*k.variants[NoAsm])(want, y)
+			equal(k.name, l, got, want)
+		})
+	}
+	others(gainKernel, func(l Level, run gainFunc) {
+		got, want := make([]float32, len(x)), make([]float32, len(x))
+		run(got, x, y, x[0])
+		gainGo(want, x, y, x[0])
+		equal("gain", l, got, want)
+	})
+	others(scaleKernel, func(l Level, run func([]float32, float32)) {
+		got, want := slices.Clone(x), slices.Clone(x)
+		run(got, y[0])
+		scaleGo(want, y[0])
+		equal("scale", l, got, want)
+	})
+	others(turnKernel, func(l Level, run turnFunc) {
+		a, b, wantA, wantB := slices.Clone(x), slices.Clone(y), slices.Clone(x), slices.Clone(y)
+		run(a, b, y, x)
+		turnGo(wantA, wantB, y, x)
+		equal("turn", l, a, wantA)
+		equal("turn", l, b, wantB)
+	})
+	others(narrowF16Kernel, func(l Level, run func([]uint16, []float32)) {
+		got, want := make([]uint16, len(x)), make([]uint16, len(x))
+		run(got, x)
+		narrowF16Go(want, x)
+		if !slices.Equal(got, want) {
+			t.Fatalf("narrow f16, %v, length %d: %04x, want %04x", l, len(x), got, want)
+		}
+		back := make([]float32, len(x))
+		(*widenF16Kernel.variants[l])(back, got)
+		wide := make([]float32, len(x))
+		widenF16Go(wide, got)
+		equal("widen f16", l, back, wide)
+	})
+	for _, k := range []struct {
+		fast  *kernel[mapFunc]
+		one   func(float32) float32
+		units int // TestMapVariants
+	}{{expFastKernel, precision.ExpR32, 1}, {sigmoidFastKernel, precision.SigmoidR32, 4}, {siluFastKernel, precision.SiLUR32, 4}} {
+		others(k.fast, func(l Level, run mapFunc) {
+			got := make([]float32, len(x))
+			run(got, x)
+			for i, v := range x {
+				if want := k.one(v); !same(got[i], want) && unitsApart(got[i], want) > k.units {
+					t.Fatalf("%s, %v, length %d: of %x: %x, want %x", k.fast.name, l, len(x), v, got[i], want)
+				}
+			}
+		})
+	}
+}
+
+// FuzzAttend: any queries, keys and values, for one row and for many. Where nothing is so large that a sum could overflow, the
+// result lies within its bound; elsewhere what is finite by the definition is finite.
+func FuzzAttend(f *testing.F) {
+	f.Add(slices.Repeat([]byte{0, 0, 128, 63, 0, 0, 0, 191}, 20), uint8(3), uint8(5), uint8(7))
+	f.Add(slices.Repeat([]byte{0xdb, 0x0f, 0x49, 0xc0, 1, 2, 3, 0x40}, 33), uint8(40), uint8(130), uint8(24))
+	f.Fuzz(func(t *testing.T, b []byte, rows, visible, dim uint8) {
+		x := floats(b)
+		if len(x) == 0 || len(x) > 400 {
+			return
+		}
+		small := true
+		for _, v := range x {
+			small = small && v-v == 0 && v < 1e6 && v > -1e6
+		}
+		others(attendKernel, func(l Level, run func(*Attention)) {
+			a := attendCase(t, rand.New(rand.NewPCG(1, 2)), int(rows)%50+1, 4, int(dim)%70+1, int(visible)+1)
+			for i, p := range [][]float32{a.Q, a.K, a.V} {
+				for j := range p {
+					p[j] = x[(j*(i+1)+i)%len(x)]
+				}
+			}
+			run(a)
+			if small {
+				var worst float64
+				a.check(t, l.String(), &worst)
+				return
+			}
+			want := *a
+			want.Out = slices.Clone(a.Out)
+			attendGo(&want)
+			for i, v := range want.Out {
+				if isFinite(v) && v < math.MaxFloat32/4 && v > -math.MaxFloat32/4 && !isFinite(a.Out[i]) {
+					t.Fatalf("%v: [%d] = %x, by the definition %x", l, i, a.Out[i], v)
+				}
+			}
+		})
 	})
 }
