@@ -25,8 +25,16 @@ const (
 	gemvTokensFast  = 6
 	gemvTokensExact = 4
 	depth           = 256 // columns that are unpacked together: the longest chain of a sum, too
-	tokenBlock      = 256 // tokens whose packed activations are kept: they share one unpacking of the weights
 )
+
+// tokenBlock is how many tokens' packed activations, n numbers of size bytes each, are kept: they share one unpacking of the
+// weights, and every stripe of rows reads them all, from a cache if they are not too many.
+func tokenBlock(n, size int) int {
+	if 256*n*size > 16<<20 {
+		return 128
+	}
+	return 256
+}
 
 // tiling is how a product is cut (gen/tile.go).
 type tiling[T float32 | float64] struct {
@@ -79,8 +87,9 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 		return
 	}
 	n := w.Cols
-	for t0 := 0; t0 < rows; t0 += tokenBlock {
-		T := min(tokenBlock, rows-t0)
+	together := tokenBlock(n, 4)
+	for t0 := 0; t0 < rows; t0 += together {
+		T := min(together, rows-t0)
 		padded := g.padded(T)
 		packed := scratch32.get(padded * n)
 		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
@@ -126,8 +135,9 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 		return
 	}
 	halves := w.onF16Grid()
-	for t0 := 0; t0 < rows; t0 += tokenBlock {
-		T := min(tokenBlock, rows-t0)
+	together := tokenBlock(n, 8)
+	for t0 := 0; t0 < rows; t0 += together {
+		T := min(together, rows-t0)
 		padded := g.padded(T)
 		packed, xn, exact := scratch64.get(padded*n), make([]float64, padded), make([]float64, padded)
 		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
