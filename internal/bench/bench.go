@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"sibyl/engine"
@@ -94,8 +96,15 @@ func Once(ctx context.Context, e engine.Engine, op Op, vocab int) (float64, erro
 	return seconds, err
 }
 
+// freeMemory gives back what earlier ops left, so that an op's peak is its own: twice, since what is kept for reuse outlives
+// one collection.
+func freeMemory() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
 // Run measures the ops in turn, repetition by repetition, so that a machine that slows down does so for all of them;
-// report hears how much is done. The machine's limits are measured before and after.
+// report hears how much is done. Memory is watched in the first round, which the warm-up is if there is one. The machine's limits are measured before and after.
 func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total int64)) ([]Row, meter.Limits, error) {
 	limits := meter.Measure(p.Threads, p.Spare)
 	rows := make([]Row, len(p.Ops))
@@ -111,13 +120,20 @@ func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total i
 		for i, op := range p.Ops {
 			row := &rows[i]
 			row.Op, row.Threads = op, p.Threads
-			watch := watchMemory()
+			watch := func() (resident, anonymous int64) { return 0, 0 }
+			if r == 0 {
+				freeMemory()
+				watch = watchMemory()
+			}
 			cpu := cpuSeconds()
 			seconds, err := Once(ctx, e, op, p.Vocab)
 			cpu = cpuSeconds() - cpu
 			resident, anonymous := watch()
 			if err != nil {
 				return nil, limits, err
+			}
+			if r == 0 {
+				row.PeakResident, row.PeakAnonymous = resident, anonymous
 			}
 			done += op.N
 			report(int64(done), int64(total))
@@ -128,7 +144,6 @@ func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total i
 			if cpu > 0 {
 				row.CPU = append(row.CPU, cpu)
 			}
-			row.PeakResident, row.PeakAnonymous = max(row.PeakResident, resident), max(row.PeakAnonymous, anonymous)
 		}
 	}
 	limits = meter.Mean(limits, meter.Measure(p.Threads, p.Spare))
