@@ -26,9 +26,10 @@ type decoder struct {
 	axis        []uint8   // [rot/2]: which position a frequency takes, 0 T, 1 H, 2 W
 }
 
-// norm is an RMSNorm's gain, kept as w of 1+w.
+// norm is an RMSNorm's gain one + w: one is 0 where a bundle stores 1+w.
 type norm struct {
 	w     gpu.Slice
+	one   float32
 	round precision.Round
 }
 
@@ -66,10 +67,11 @@ type moe struct {
 	c                  *precision.Contract
 }
 
-// bind puts a checkpoint on a device.
-func bind(ck *bundle.Checkpoint, p *plan, scheme *quant.Assignment, set *ops.Set, mem *memory) (*decoder, error) {
-	cfg := ck.Config()
-	ld := &loader{ck: ck, mem: mem, scheme: scheme, plan: p, counts: map[string]int64{}}
+// bind puts a checkpoint or a bundle on a device. What a bundle's exporter folded (1+w, -exp(A_log), the rope's frequencies) is used as
+// it is stored.
+func bind(src bundle.Source, p *plan, scheme *quant.Assignment, set *ops.Set, mem *memory) (*decoder, error) {
+	cfg := src.Config()
+	ld := &loader{src: src, mem: mem, scheme: scheme, plan: p, counts: map[string]int64{}}
 	d := &decoder{cfg: cfg, plan: p, set: set, mem: mem, counts: ld.counts}
 	d.embed = ld.matrix(config.Embed, -1, precision.PartEmbed)
 	tied := cfg.TieWordEmbeddings && (scheme == nil || !scheme.HeadUntied) &&
@@ -78,7 +80,7 @@ func bind(ck *bundle.Checkpoint, p *plan, scheme *quant.Assignment, set *ops.Set
 		d.head = ld.matrix(config.Head, -1, precision.PartHead)
 	}
 	d.finalNorm = ld.norm(config.FinalNorm, -1, precision.PartFinalNorm)
-	d.rope()
+	d.rope(src.InvFreq())
 	for l, kind := range cfg.Layers {
 		mixer, ffn := p.contract(l, mixerPart(kind)), p.contract(l, mlpPart(cfg))
 		w := layer{input: ld.norm(config.InputNorm, l, precision.PartInputNorm), post: ld.norm(config.PostAttnNorm, l, precision.PartPostAttnNorm),
@@ -100,9 +102,11 @@ func bind(ck *bundle.Checkpoint, p *plan, scheme *quant.Assignment, set *ops.Set
 
 // rope computes the frequencies and, for interleaved mRoPE, which axis each takes. Source: DESIGN section 2; transformers 5.23,
 // Qwen3_5TextRotaryEmbedding.apply_interleaved_mrope.
-func (d *decoder) rope() {
+func (d *decoder) rope(stored []float32) {
 	c := d.cfg
-	d.invFreq = precision.InvFreq(c.RopeTheta, c.RotaryDim)
+	if d.invFreq = stored; stored == nil {
+		d.invFreq = precision.InvFreq(c.RopeTheta, c.RotaryDim)
+	}
 	d.axis = make([]uint8, len(d.invFreq))
 	for j := range d.axis {
 		for axis := 1; axis <= 2; axis++ {
@@ -114,14 +118,20 @@ func (d *decoder) rope() {
 }
 
 func (ld *loader) norm(r config.Role, l int, part precision.Part) norm {
-	return norm{ld.resident(ld.vector(r, l, part)), ld.plan.contract(l, part).At[precision.Norm]}
+	one := float32(1)
+	if ld.form(r, l) == bundle.OnePlus {
+		one = 0
+	}
+	return norm{ld.resident(ld.vector(r, l, part)), one, ld.plan.contract(l, part).At[precision.Norm]}
 }
 
 func (ld *loader) gdn(l int) *gdn {
 	const part = precision.PartLinearAttn
-	rate := ld.vector(config.ALog, l, part)
+	rate, folded := ld.vector(config.ALog, l, part), ld.form(config.ALog, l) == bundle.NegExp
 	for h, v := range rate { // a constant of the weights, one rounding
-		rate[h] = precision.ExpR32(v)
+		if rate[h] = precision.ExpR32(v); folded {
+			rate[h] = -v
+		}
 	}
 	return &gdn{
 		qkv: ld.matrix(config.InProjQKV, l, part), z: ld.matrix(config.InProjZ, l, part),

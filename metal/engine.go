@@ -41,8 +41,8 @@ type driver struct {
 // Describe implements engine.Driver.
 func (d driver) Describe() string { return d.describe }
 
-// Open implements engine.Driver. Contract defaults to hf-fp32. The arithmetic is fast: float32 sums in the order each kernel declares.
-func (d driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error) {
+// Open implements engine.Driver. Contract defaults to hf-fp32, for a bundle to its profile's. The arithmetic is fast: float32 sums in the order each kernel declares.
+func (d driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error) {
 	subject := spec.Model + "@" + d.name
 	refuse := func(field, found, want string) error {
 		return &inputerr.Error{File: subject, Field: field, Found: inputerr.Clip(found, 80), Want: want, Do: "choose that, or engine cpu"}
@@ -53,25 +53,31 @@ func (d driver) Open(_ context.Context, spec engine.Spec) (engine.Engine, error)
 	if spec.Delta != "" && spec.Delta != "recurrent" {
 		return nil, refuse("delta", spec.Delta, "recurrent")
 	}
-	chosen, err := precision.Choose(spec.Contract)
+	src, err := bundle.OpenSource(ctx, spec.Model, bundle.BundleOptions{NoVerify: spec.NoVerify})
 	if err != nil {
 		return nil, err
 	}
-	ck, err := bundle.Open(spec.Model)
+	e, err := open(d, src, spec, subject)
 	if err != nil {
-		return nil, err
-	}
-	e, err := open(d, ck, spec, chosen, subject)
-	if err != nil {
-		ck.Close()
+		_ = src.Close() // the first error is the one to tell
 		return nil, err
 	}
 	return e, nil
 }
 
-// open binds ck, which the engine owns if there is no error.
-func open(d driver, ck *bundle.Checkpoint, spec engine.Spec, chosen *precision.Custom, subject string) (*Engine, error) {
-	cfg := ck.Config()
+// open binds src, which the engine owns if there is no error.
+func open(d driver, src bundle.Source, spec engine.Spec, subject string) (*Engine, error) {
+	cfg, name := src.Config(), spec.Contract
+	if name == "" {
+		var err error
+		if name, err = bundle.ContractOf(src); err != nil {
+			return nil, err
+		}
+	}
+	chosen, err := precision.Choose(name)
+	if err != nil {
+		return nil, err
+	}
 	p, err := newPlan(cfg, chosen, subject)
 	if err != nil {
 		return nil, err
@@ -79,7 +85,7 @@ func open(d driver, ck *bundle.Checkpoint, spec engine.Spec, chosen *precision.C
 	if err := checkSizes(cfg, p, subject); err != nil {
 		return nil, err
 	}
-	scheme, err := assign(ck, spec.Scheme)
+	scheme, err := assign(src, spec.Scheme)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func open(d driver, ck *bundle.Checkpoint, spec engine.Spec, chosen *precision.C
 	if err != nil {
 		return nil, orUnavailable(err)
 	}
-	e := &Engine{name: d.name, ck: ck, dev: dev}
+	e := &Engine{name: d.name, src: src, dev: dev}
 	if err := e.bind(p, scheme, subject); err != nil {
 		dev.Close()
 		return nil, orUnavailable(err)
@@ -97,10 +103,20 @@ func open(d driver, ck *bundle.Checkpoint, spec engine.Spec, chosen *precision.C
 		Engine: d.name, Subject: subject + "," + part, Contract: label, Scheme: "stored", Mode: "fast",
 		Shows:     engine.IDs | engine.TopK | engine.Logits | engine.Taps | engine.ReadState | engine.TakeState,
 		VocabSize: cfg.VocabSize, MaxPositions: cfg.MaxPositions, LogitsDType: p.contract(-1, precision.PartHead).At[precision.Logits].String(),
-		StateDTypes: p.stateDTypes(cfg), ConfigSHA256: ck.ConfigSHA256(), Threads: spec.Threads,
+		StateDTypes: p.stateDTypes(cfg), ConfigSHA256: src.ConfigSHA256(), Threads: spec.Threads,
 	}
-	if q := ck.Quantization(); q != nil {
+	if q := src.Quantization(); q != nil {
 		e.info.Scheme = q.Scheme
+	}
+	if b, ok := src.(*bundle.Shipped); ok {
+		profile, err := b.Profile()
+		if err != nil {
+			return nil, errors.Join(err, dev.Close())
+		}
+		e.info.Profile, e.info.Warnings = profile.Name, b.Warnings()
+		if named := quant.NameOf(b); named != "" {
+			e.info.Scheme = named
+		}
 	}
 	if scheme != nil {
 		e.info.Scheme = spec.Scheme
@@ -124,7 +140,7 @@ func (u unavailable) Error() string   { return u.lacks.Error() }
 func (u unavailable) Unwrap() []error { return []error{u.lacks, engine.ErrUnavailable} }
 
 // assign is a scheme met with the model; nil for weights as stored.
-func assign(ck *bundle.Checkpoint, name string) (*quant.Assignment, error) {
+func assign(src bundle.Source, name string) (*quant.Assignment, error) {
 	if name == "" || name == "stored" {
 		return nil, nil
 	}
@@ -138,7 +154,7 @@ func assign(ck *bundle.Checkpoint, name string) (*quant.Assignment, error) {
 		return nil, &inputerr.Error{File: "scheme " + inputerr.Clip(name, 60), Found: "an unknown name",
 			Want: "one of " + strings.Join(quant.Names(), ", ") + ", or recipe:FILE", Do: near.DidYouMean(name, quant.Names())}
 	}
-	return s.AssignTo(ck)
+	return s.AssignTo(src)
 }
 
 // checkSizes refuses models whose sizes no kernel has registers for, and rope tables that layers round differently.
@@ -171,7 +187,7 @@ func checkSizes(c *config.Config, p *plan, subject string) error {
 // Engine is a decoder on a device.
 type Engine struct {
 	name    string
-	ck      *bundle.Checkpoint
+	src     bundle.Source
 	dev     gpu.Device
 	d       *decoder
 	scratch scratch
@@ -181,14 +197,14 @@ type Engine struct {
 var _ engine.Stater = (*Engine)(nil)
 
 func (e *Engine) bind(p *plan, scheme *quant.Assignment, subject string) error {
-	if limit, total := e.dev.Info().WorkingSet, e.ck.Sizes().Total(); limit > 0 && scheme == nil && total > limit {
+	if limit, total := e.dev.Info().WorkingSet, e.src.Sizes().Total(); limit > 0 && scheme == nil && total > limit {
 		return gpu.TooLarge(subject, total, 0, limit)
 	}
 	set, err := ops.Load(e.dev)
 	if err != nil {
 		return err
 	}
-	e.d, err = bind(e.ck, p, scheme, set, &memory{dev: e.dev, name: subject})
+	e.d, err = bind(e.src, p, scheme, set, &memory{dev: e.dev, name: subject})
 	return err
 }
 
@@ -208,7 +224,7 @@ func (e *Engine) Close() error {
 	}
 	e.scratch.release(e.d.mem, e.d.cfg)
 	e.d = nil
-	return errors.Join(e.dev.Close(), e.ck.Close())
+	return errors.Join(e.dev.Close(), e.src.Close())
 }
 
 func (e *Engine) limits() engine.Limits {
@@ -218,6 +234,20 @@ func (e *Engine) limits() engine.Limits {
 func (e *Engine) closed() error {
 	if e.d == nil {
 		return errors.New(e.name + ": the engine is closed")
+	}
+	return nil
+}
+
+// checkPositions refuses positions on axes that a bundle's graph does not have.
+func (e *Engine) checkPositions(what string, p engine.Prompt) error {
+	if e.info.Profile == "" {
+		return nil
+	}
+	for i, t := range p.PositionIDs {
+		if t[0] != t[1] || t[0] != t[2] {
+			return &inputerr.Error{File: what, Field: fmt.Sprintf("position ids[%d]", i), Found: fmt.Sprint(t),
+				Want: "three equal positions: a bundle's graph has one axis", Do: "leave --position-ids out, or use the checkpoint"}
+		}
 	}
 	return nil
 }
@@ -240,6 +270,9 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 	}
 	for i, p := range prompts {
 		if err := e.limits().Check(fmt.Sprintf("prompt %d", i), p, want.Path, stateLen(want.State), 0); err != nil {
+			return err
+		}
+		if err := e.checkPositions(fmt.Sprintf("prompt %d", i), p); err != nil {
 			return err
 		}
 	}
@@ -285,6 +318,9 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		n = len(opt.Force)
 	}
 	if err := e.limits().Check("prompt", prompt, opt.Path, stateLen(opt.State), n); err != nil {
+		return err
+	}
+	if err := e.checkPositions("prompt", prompt); err != nil {
 		return err
 	}
 	if err := e.limits().CheckIDs("forced ids", opt.Force); err != nil {

@@ -82,7 +82,7 @@ func (c *call) forward(ctx context.Context) error {
 func (c *call) layer(l int) {
 	w, s, H := &c.d.layers[l], c.s, c.d.cfg.HiddenSize
 	eps := float32(c.d.cfg.RMSNormEps)
-	c.list.RMSNorm(s.x, w.input.w, s.n, c.rows, ops.Matrix(H), eps, w.input.round)
+	c.list.RMSNorm(s.x, w.input.w, w.input.one, s.n, c.rows, ops.Matrix(H), eps, w.input.round)
 	c.put(trace.InputNorm, l, s.n, H)
 	if w.gdn != nil {
 		c.gdn(l, w.gdn)
@@ -91,7 +91,7 @@ func (c *call) layer(l int) {
 	}
 	c.list.Residual(s.x, s.y, c.rows*H, w.mixerAdd)
 	c.put(trace.AfterMixer, l, s.x, H)
-	c.list.RMSNorm(s.x, w.post.w, s.n, c.rows, ops.Matrix(H), eps, w.post.round)
+	c.list.RMSNorm(s.x, w.post.w, w.post.one, s.n, c.rows, ops.Matrix(H), eps, w.post.round)
 	c.put(trace.PostAttnNorm, l, s.n, H)
 	if w.mlp != nil {
 		c.mlp(w.mlp, s.y)
@@ -159,8 +159,8 @@ func (c *call) attn(l int, w *attn) {
 	c.linear(w.k, s.n, s.k, lin, trace.AttnKProj, l)
 	c.linear(w.v, s.n, s.v, lin, trace.AttnVProj, l)
 	// per head of q_proj's out the first half is the query, the second the gate
-	c.list.RMSNorm(s.qg, w.qNorm.w, s.q, c.rows*cfg.NumHeads, ops.Rows{N: hd, Heads: cfg.NumHeads, Token: 2 * cfg.QWidth(), Head: 2 * hd}, eps, w.qNorm.round)
-	c.list.RMSNorm(s.k, w.kNorm.w, s.kn, c.rows*cfg.NumKVHeads, ops.Matrix(hd), eps, w.kNorm.round)
+	c.list.RMSNorm(s.qg, w.qNorm.w, w.qNorm.one, s.q, c.rows*cfg.NumHeads, ops.Rows{N: hd, Heads: cfg.NumHeads, Token: 2 * cfg.QWidth(), Head: 2 * hd}, eps, w.qNorm.round)
+	c.list.RMSNorm(s.k, w.kNorm.w, w.kNorm.one, s.kn, c.rows*cfg.NumKVHeads, ops.Matrix(hd), eps, w.kNorm.round)
 	c.put(trace.AttnQNorm, l, s.q, cfg.QWidth())
 	c.put(trace.AttnKNorm, l, s.kn, cfg.KVWidth())
 	c.list.Rope(s.q, s.cos, s.sin, c.rows, cfg.NumHeads, hd, cfg.RotaryDim, at[precision.RopeProduct], at[precision.RopeOut])

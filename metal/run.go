@@ -191,7 +191,7 @@ func (r *run) head(c *call) error {
 	if !all && last <= r.want.From && !c.wants(trace.FinalNorm, -1) {
 		return nil
 	}
-	c.list.RMSNorm(s.x, d.finalNorm.w, s.n, c.rows, ops.Matrix(H), float32(d.cfg.RMSNormEps), d.finalNorm.round)
+	c.list.RMSNorm(s.x, d.finalNorm.w, d.finalNorm.one, s.n, c.rows, ops.Matrix(H), float32(d.cfg.RMSNormEps), d.finalNorm.round)
 	c.put(trace.FinalNorm, -1, s.n, H)
 	for i, q := range c.seqs {
 		lo := min(int(q.Len), max(0, r.want.From-int(q.Pos)))

@@ -18,7 +18,7 @@ import (
 // loader puts a checkpoint's weights on the device. Matrices stay where they are mapped wherever the kernels read their format and
 // alignment; what must be copied or made is counted as a fallback and shown.
 type loader struct {
-	ck     *bundle.Checkpoint
+	src    bundle.Source
 	mem    *memory
 	scheme *quant.Assignment // nil: as stored
 	plan   *plan
@@ -30,7 +30,7 @@ type loader struct {
 const (
 	copiedWeights  = "weights copied: not at a multiple of 8 bytes"
 	copiedDevice   = "weights copied: the device cannot wrap them"
-	widenedWeights = "weights read as float32: no kernel for their blocks"
+	widenedWeights = "weights read as float32: no kernel for how they are stored"
 	apartSwiglu    = "gate and up apart: their formats differ"
 	copiedExperts  = "experts copied: not one matrix in the file"
 )
@@ -41,12 +41,28 @@ var plainFormats = map[bundle.DType]kernels.Format{
 
 // view reads a tensor as a matrix under the contract's rounding of weights.
 func view(t bundle.Tensor, rows, cols int, round precision.Round) (m *kernels.Matrix, err error) {
+	if t.Form != bundle.AsIs {
+		round = precision.F32 // what was folded is no weight any more
+	}
+	if t.Parts != nil {
+		var parts []*kernels.Matrix
+		for _, part := range t.Parts {
+			p, err := view(part, part.Shape[0], part.Shape[1], precision.F32)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, p)
+		}
+		return kernels.NewStacked(parts, round)
+	}
 	f, ok := plainFormats[t.DType]
 	if !ok {
 		return nil, fmt.Errorf("%s: tensor %s has dtype %s, which no kernel reads", t.File, t.Name, t.DType)
 	}
 	if q := t.Quant; q != nil {
 		m, err = kernels.NewQuantized(f, rows, cols, t.Data, kernels.Blocks{Size: q.Block, Axis: q.Axis, Scale: q.Scale, Min: q.Min}, round)
+	} else if t.Turned {
+		m, err = kernels.NewTurned(f, rows, cols, t.Data, round)
 	} else {
 		m, err = kernels.NewMatrix(f, rows, cols, t.Data, round)
 	}
@@ -71,7 +87,7 @@ func (ld *loader) prepare(t bundle.Tensor, r config.Role, layer, rows, cols int,
 	if err != nil {
 		return nil, err
 	}
-	if ld.scheme != nil {
+	if ld.scheme != nil && t.Form == bundle.AsIs {
 		p, ok, err := ld.scheme.Pack(max(layer, 0), r, m)
 		if err != nil {
 			return nil, err
@@ -145,9 +161,9 @@ func (ld *loader) matrix(r config.Role, layer int, part precision.Part) *ops.Wei
 	if ld.err != nil {
 		return nil
 	}
-	t, err := ld.ck.Tensor(r, max(layer, 0))
+	t, err := ld.src.Tensor(r, max(layer, 0))
 	if err == nil {
-		shape := r.Shape(ld.ck.Config())
+		shape := r.Shape(ld.src.Config())
 		var h *host
 		if h, err = ld.prepare(t, r, layer, shape[0], shape[len(shape)-1], ld.plan.contract(layer, part)); err == nil {
 			var w *ops.Weight
@@ -160,16 +176,26 @@ func (ld *loader) matrix(r config.Role, layer int, part precision.Part) *ops.Wei
 	return nil
 }
 
+// form is how a role's tensor is stored.
+func (ld *loader) form(r config.Role, layer int) bundle.Form {
+	if ld.err != nil {
+		return bundle.AsIs
+	}
+	t, err := ld.src.Tensor(r, max(layer, 0))
+	ld.err = err
+	return t.Form
+}
+
 // vector reads a small tensor as float32.
 func (ld *loader) vector(r config.Role, layer int, part precision.Part) []float32 {
 	if ld.err != nil {
 		return nil
 	}
-	t, err := ld.ck.Tensor(r, max(layer, 0))
+	t, err := ld.src.Tensor(r, max(layer, 0))
 	var m *kernels.Matrix
 	if err == nil {
 		n := t.Elements()
-		if m, err = view(t, 1, n, ld.plan.contract(layer, part).Weights); err == nil && ld.scheme != nil {
+		if m, err = view(t, 1, n, ld.plan.contract(layer, part).Weights); err == nil && ld.scheme != nil && t.Form == bundle.AsIs {
 			m, err = ld.scheme.View(max(layer, 0), r, m)
 		}
 	}
@@ -196,14 +222,14 @@ func (ld *loader) experts(layer, which int) *ops.Experts {
 	if ld.err != nil {
 		return nil
 	}
-	cfg := ld.ck.Config()
+	cfg := ld.src.Config()
 	rows, cols, role := cfg.MoE.IntermediateSize, cfg.HiddenSize, config.ExpertsGateUp
 	if which == 2 {
 		rows, cols, role = cols, rows, config.ExpertsDown
 	}
 	parts := make([]*host, cfg.MoE.NumExperts)
 	for e := range parts {
-		gate, up, down, err := ld.ck.Expert(layer, e)
+		gate, up, down, err := ld.src.Expert(layer, e)
 		if err == nil {
 			parts[e], err = ld.prepare([]bundle.Tensor{gate, up, down}[which], role, layer, rows, cols, ld.plan.contract(layer, precision.PartMoE))
 		}

@@ -1,8 +1,8 @@
-// RMSNorm with gain 1+w: out = R(x * rsqrt(mean(x*x) + eps) * (1 + w)), one threadgroup a row of n.
+// RMSNorm with gain 1+w (one 0: the gain is stored): out = R(x * rsqrt(mean(x*x) + eps) * (one + w)), one threadgroup a row of n.
 //   Row r is x[(r / heads) * token + (r % heads) * head ..]: rows of a matrix, or heads within q_proj's out.
 //   w [n], out [rows, n]; grid (rows), threads a multiple of 32 up to 1024, red [threads / 32].
 //   Order: thread i sums elements i, i + threads, ...; then simd_sum over lanes, then over simdgroups.
-struct NormArgs { uint n, heads, token, head, round; float eps; };
+struct NormArgs { uint n, heads, token, head, round; float eps, one; };
 
 // row_sum adds s over all threads of the threadgroup.
 inline float row_sum(float s, threadgroup float * red, uint threads, uint lane, uint sg) {
@@ -22,5 +22,5 @@ kernel void rmsnorm(device const float * x [[buffer(0)]], device const float * w
     for (uint i = tid; i < a.n; i += threads) { s += xr[i] * xr[i]; }
     s = row_sum(s, red, threads, lane, sg);
     const float r = precise::rsqrt(s / float(a.n) + a.eps);
-    for (uint i = tid; i < a.n; i += threads) { y[i] = round_to(xr[i] * r * (1.0f + w[i]), a.round); }
+    for (uint i = tid; i < a.n; i += threads) { y[i] = round_to(xr[i] * r * (a.one + w[i]), a.round); }
 }

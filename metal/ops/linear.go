@@ -79,12 +79,12 @@ func Matrix(cols int) Rows { return Rows{cols, 1, cols, cols} }
 // rowThreads is how many threads share a row: 32 for every 256 numbers.
 func rowThreads(n int) int { return min(1024, 32*ceil(n, 256)) }
 
-// RMSNorm is out [rows, n] = R(x * rsqrt(mean(x*x) + eps) * (1 + w)).
-func (l *List) RMSNorm(x, w, out gpu.Slice, rows int, at Rows, eps float32, round precision.Round) {
+// RMSNorm is out [rows, n] = R(x * rsqrt(mean(x*x) + eps) * (one + w)); one is 0 where w is the gain itself.
+func (l *List) RMSNorm(x, w gpu.Slice, one float32, out gpu.Slice, rows int, at Rows, eps float32, round precision.Round) {
 	a := struct {
 		n, heads, token, head, round uint32
-		eps                          float32
-	}{uint32(at.N), uint32(at.Heads), uint32(at.Token), uint32(at.Head), uint32(round), eps}
+		eps, one                     float32
+	}{uint32(at.N), uint32(at.Heads), uint32(at.Token), uint32(at.Head), uint32(round), eps, one}
 	threads := rowThreads(at.N)
 	add(l, "rmsnorm", &a, size{rows, 1, 1}, size{threads, 1, 1}, []int{threads / 32 * 4}, x, w, out)
 }

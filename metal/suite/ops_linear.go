@@ -95,7 +95,7 @@ func (c normCase) build(b *bench) func(*ops.List) {
 	}
 	at := ops.Rows{N: c.n, Heads: c.heads, Token: c.heads * step * c.n, Head: step * c.n}
 	xb, wb := b.in(x), b.in(w)
-	return func(l *ops.List) { l.RMSNorm(xb, wb, out.slice(), c.rows*c.heads, at, 1e-6, c.round) }
+	return func(l *ops.List) { l.RMSNorm(xb, wb, 1, out.slice(), c.rows*c.heads, at, 1e-6, c.round) }
 }
 
 func normCases() (out []opCase) {

@@ -19,7 +19,7 @@ var planted = []struct {
 }{
 	{"barrier removed", "rmsnorm", "threadgroup_barrier(mem_flags::mem_threadgroup);", "", "", "rmsnorm"},
 	{"lane reduction short by one", "rmsnorm", "lane < threads / 32u ? red", "lane + 1u < threads / 32u ? red", "", "rmsnorm"},
-	{"gain w instead of 1+w", "rmsnorm", "(1.0f + w[i])", "w[i]", "", "rmsnorm"},
+	{"gain w instead of 1+w", "rmsnorm", "(a.one + w[i])", "w[i]", "", "rmsnorm"},
 	{"eps left out", "rmsnorm", "/ float(a.n) + a.eps", "/ float(a.n) + 0.0f * a.eps", "", "rmsnorm"},
 	{"rounding point left out", "gated_norm", "o = round_to(o * w[i], a.round_weight);", "o = o * w[i];", "rmsnorm", "gated_norm"},
 	{"gate before the norm", "gated_norm", "xr[i] * r, a.round_normed", "xr[i] * r * silu(zr[i]), a.round_normed", "rmsnorm", "gated_norm"},
