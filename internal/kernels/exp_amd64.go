@@ -12,19 +12,18 @@ func init() {
 		avx512      func(dst, x *float32, n int) int
 		one         func(float32) float32
 	}{
-		{expExactKernel, expFastKernel, expAVX2, expFastAVX2, expFastAVX512, precision.ExpR32},
-		{sigmoidExactKernel, sigmoidFastKernel, sigmoidAVX2, sigmoidFastAVX2, sigmoidFastAVX512, precision.SigmoidR32},
-		{siluExactKernel, siluFastKernel, siluAVX2, siluFastAVX2, siluFastAVX512, precision.SiLUR32},
+		{expExactKernel, expFastKernel, expWhole, expFastAVX2, expFastAVX512, precision.ExpR32},
+		{sigmoidExactKernel, sigmoidFastKernel, sigmoidWhole, sigmoidFastAVX2, sigmoidFastAVX512, precision.SigmoidR32},
+		{siluExactKernel, siluFastKernel, siluWhole, siluFastAVX2, siluFastAVX512, precision.SiLUR32},
 	} {
 		k.exact.add(AVX2, mapSIMD(k.asm, 4, k.one))
 		k.fast.add(AVX2, mapSIMD(k.avx2, 8, k.one))
 		k.fast.add(AVX512, mapSIMD(k.avx512, 16, k.one))
 	}
-	softmaxExactKernel.add(AVX2, softmaxAVX2)
-	softmaxFastKernel.add(AVX2, softmaxAVX2)
+	softmaxExactKernel.add(AVX2, softmaxSIMD)
+	softmaxFastKernel.add(AVX2, softmaxSIMD)
 	expDiffKernel.add(AVX2, expDiffSIMD)
-	maxKernel.add(AVX2, maxSIMD)
-	roundF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundF16AVX2, precision.RoundF16Go) })
+	roundF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundF16Whole, precision.RoundF16Go) })
 	roundBF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundBF16AVX2, precision.RoundBF16Go) })
 }
 
@@ -34,83 +33,4 @@ func roundAVX2(x []float32, f func(x *float32, n int), rest func([]float32)) {
 		f(&x[0], whole)
 	}
 	rest(x[whole:])
-}
-
-// mapSIMD is f over a slice: by assembly, and by one for the groups that it leaves and the tail.
-func mapSIMD(f func(dst, x *float32, n int) int, group int, one func(float32) float32) mapFunc {
-	return func(dst, x []float32) {
-		for i := 0; i < len(x); {
-			if whole := (len(x) - i) / group * group; whole > 0 {
-				i += f(&dst[i], &x[i], whole)
-			}
-			for end := min(i+group, len(x)); i < end; i++ {
-				dst[i] = one(x[i])
-			}
-		}
-	}
-}
-
-func expDiffSIMD(dst []float64, x []float32, m float64) {
-	for i := 0; i < len(x); {
-		if whole := (len(x) - i) &^ 3; whole > 0 {
-			i += expDiffAVX2(&dst[i], &x[i], m, whole)
-		}
-		for end := min(i+4, len(x)); i < end; i++ {
-			dst[i] = precision.Exp64(float64(x[i]) - m)
-		}
-	}
-}
-
-func maxSIMD(x []float32) (top float32, nan bool) {
-	whole := len(x) &^ 7
-	if whole == 0 {
-		return maxGo(x)
-	}
-	top, nan = maxAVX2(&x[0], whole)
-	if whole < len(x) {
-		t, n := maxGo(x[whole:])
-		top, nan = max(top, t), nan || n
-	}
-	return top, nan
-}
-
-// softmaxAVX2 is softmax as one operation. A quotient errs by what exp and the difference before it do (the difference,
-// where it is not exact, by |d| 2^-53, and d < -104 gives 0), by the sum's len(x) roundings and its own; where that could
-// change a rounding, the definition decides the whole row.
-func softmaxAVX2(x []float32) {
-	if len(x) == 0 {
-		return
-	}
-	m, nan := maxSIMD(x)
-	if nan || m-m != 0 {
-		precision.SoftmaxR32(x)
-		return
-	}
-	wide := scratch64.get(len(x))
-	defer scratch64.put(wide)
-	e, sum := wide.x, 0.0
-	expDiffSIMD(e, x, float64(m))
-	for _, v := range e {
-		sum += v
-	}
-	u := 0x1p-47 + (105+float64(len(x)))*0x1p-52
-	kept := scratch32.get(len(x))
-	defer scratch32.put(kept)
-	whole := len(x) &^ 3
-	i := 0
-	copy(kept.x, x)
-	if whole > 0 {
-		i = quotientAVX2(&x[0], &e[0], sum, u, whole)
-	}
-	for ; i < len(x) && i >= whole; i++ {
-		r, ok := precision.Near(e[i]/sum, e[i]/sum*u)
-		if !ok {
-			break
-		}
-		x[i] = r
-	}
-	if i < len(x) {
-		copy(x, kept.x)
-		precision.SoftmaxR32(x)
-	}
 }

@@ -4,10 +4,10 @@
 
 #include "textflag.h"
 
-// func expDiffAVX2(dst *float64, x *float32, m float64, n int) int
+// func expDiffWhole(dst *float64, x *float32, m float64, n int) int
 // Requires: AVX, AVX2
-TEXT ·expDiffAVX2(SB), NOSPLIT, $0-40
-	// expDiffAVX2: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a difference beyond 700 or a NaN; the result is the index of that group, n if there is none.
+TEXT ·expDiffWhole(SB), NOSPLIT, $0-40
+	// expDiffWhole: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a difference beyond 700 or a NaN; the result is the index of that group, n if there is none.
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         n+24(FP), DX
@@ -161,10 +161,10 @@ DATA expTaylor<>+368(SB)/8, $0x3fe0000000000000
 DATA expTaylor<>+376(SB)/8, $0x3fe0000000000000
 GLOBL expTaylor<>(SB), RODATA|NOPTR, $384
 
-// func expAVX2(dst *float32, x *float32, n int) int
+// func expWhole(dst *float32, x *float32, n int) int
 // Requires: AVX, AVX2
-TEXT ·expAVX2(SB), NOSPLIT, $0-32
-	// expAVX2: dst[i] = float32(e^x), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
+TEXT ·expWhole(SB), NOSPLIT, $0-32
+	// expWhole: dst[i] = float32(e^x), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -252,10 +252,10 @@ DATA oneAnd<>+48(SB)/8, $0x3ce0000000000000
 DATA oneAnd<>+56(SB)/8, $0x3ce0000000000000
 GLOBL oneAnd<>(SB), RODATA|NOPTR, $64
 
-// func sigmoidAVX2(dst *float32, x *float32, n int) int
+// func sigmoidWhole(dst *float32, x *float32, n int) int
 // Requires: AVX, AVX2
-TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-32
-	// sigmoidAVX2: dst[i] = float32(1/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
+TEXT ·sigmoidWhole(SB), NOSPLIT, $0-32
+	// sigmoidWhole: dst[i] = float32(1/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -337,10 +337,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func siluAVX2(dst *float32, x *float32, n int) int
+// func siluWhole(dst *float32, x *float32, n int) int
 // Requires: AVX, AVX2
-TEXT ·siluAVX2(SB), NOSPLIT, $0-32
-	// siluAVX2: dst[i] = float32(x/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
+TEXT ·siluWhole(SB), NOSPLIT, $0-32
+	// siluWhole: dst[i] = float32(x/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64 value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -421,10 +421,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func quotientAVX2(dst *float32, e *float64, sum float64, u float64, n int) int
+// func quotientWhole(dst *float32, e *float64, sum float64, u float64, n int) int
 // Requires: AVX
-TEXT ·quotientAVX2(SB), NOSPLIT, $0-48
-	// quotientAVX2: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could change the rounding; the result is the index of that group, n if there is none.
+TEXT ·quotientWhole(SB), NOSPLIT, $0-48
+	// quotientWhole: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could change the rounding; the result is the index of that group, n if there is none.
 	MOVQ         dst+0(FP), AX
 	MOVQ         e+8(FP), CX
 	MOVQ         n+32(FP), DX
@@ -456,10 +456,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func maxAVX2(x *float32, n int) (top float32, nan bool)
+// func maxWhole(x *float32, n int) (top float32, nan bool)
 // Requires: AVX, SSE
-TEXT ·maxAVX2(SB), NOSPLIT, $0-21
-	// maxAVX2: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.
+TEXT ·maxWhole(SB), NOSPLIT, $0-21
+	// maxWhole: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	VMOVUPS (AX), Y0
@@ -921,10 +921,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func widenF16AVX2(dst *float32, src *uint16, n int)
+// func widenF16Whole(dst *float32, src *uint16, n int)
 // Requires: AVX, F16C
-TEXT ·widenF16AVX2(SB), NOSPLIT, $0-24
-	// widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
+TEXT ·widenF16Whole(SB), NOSPLIT, $0-24
+	// widenF16Whole: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -942,10 +942,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func narrowF16AVX2(dst *uint16, src *float32, n int)
+// func narrowF16Whole(dst *uint16, src *float32, n int)
 // Requires: AVX, F16C
-TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
-	// narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
+TEXT ·narrowF16Whole(SB), NOSPLIT, $0-24
+	// narrowF16Whole: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ n+16(FP), DX

@@ -4,10 +4,10 @@
 
 #include "textflag.h"
 
-// func roundF16AVX2(x *float32, n int)
+// func roundF16Whole(x *float32, n int)
 // Requires: AVX, F16C
-TEXT ·roundF16AVX2(SB), NOSPLIT, $0-16
-	// roundF16AVX2: x[i] = x[i] rounded to binary16, n a multiple of 8.
+TEXT ·roundF16Whole(SB), NOSPLIT, $0-16
+	// roundF16Whole: x[i] = x[i] rounded to binary16, n a multiple of 8.
 	MOVQ x+0(FP), AX
 	MOVQ n+8(FP), CX
 

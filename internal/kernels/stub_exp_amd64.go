@@ -4,40 +4,40 @@
 
 package kernels
 
-// expDiffAVX2: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a
+// expDiffWhole: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a
 // difference beyond 700 or a NaN; the result is the index of that group, n if there is none.
 //
 //go:noescape
-func expDiffAVX2(dst *float64, x *float32, m float64, n int) int
+func expDiffWhole(dst *float64, x *float32, m float64, n int) int
 
-// expAVX2: dst[i] = float32(e^x), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
+// expWhole: dst[i] = float32(e^x), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
 // value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 //
 //go:noescape
-func expAVX2(dst *float32, x *float32, n int) int
+func expWhole(dst *float32, x *float32, n int) int
 
-// sigmoidAVX2: dst[i] = float32(1/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
+// sigmoidWhole: dst[i] = float32(1/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
 // value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 //
 //go:noescape
-func sigmoidAVX2(dst *float32, x *float32, n int) int
+func sigmoidWhole(dst *float32, x *float32, n int) int
 
-// siluAVX2: dst[i] = float32(x/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
+// siluWhole: dst[i] = float32(x/(1+e^-x)), n a multiple of 4, up to the first group of four in which an error of 2^-49 of the float64
 // value could change its rounding, or |x| is beyond 700, or x a NaN; the result is the index of that group, n if there is none.
 //
 //go:noescape
-func siluAVX2(dst *float32, x *float32, n int) int
+func siluWhole(dst *float32, x *float32, n int) int
 
-// quotientAVX2: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could
+// quotientWhole: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could
 // change the rounding; the result is the index of that group, n if there is none.
 //
 //go:noescape
-func quotientAVX2(dst *float32, e *float64, sum float64, u float64, n int) int
+func quotientWhole(dst *float32, e *float64, sum float64, u float64, n int) int
 
-// maxAVX2: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.
+// maxWhole: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.
 //
 //go:noescape
-func maxAVX2(x *float32, n int) (top float32, nan bool)
+func maxWhole(x *float32, n int) (top float32, nan bool)
 
 // expFastAVX2: dst[i] = e^x in float32, n a multiple of 8, up to the first group of so many in which |x| is beyond 87 or x a NaN;
 // the result is the index of that group, n if there is none.
@@ -63,12 +63,12 @@ func siluFastAVX2(dst *float32, x *float32, n int) int
 //go:noescape
 func expSumAVX2(x *float32, m float32, n int) float32
 
-// widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
+// widenF16Whole: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.
 //
 //go:noescape
-func widenF16AVX2(dst *float32, src *uint16, n int)
+func widenF16Whole(dst *float32, src *uint16, n int)
 
-// narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
+// narrowF16Whole: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.
 //
 //go:noescape
-func narrowF16AVX2(dst *uint16, src *float32, n int)
+func narrowF16Whole(dst *uint16, src *float32, n int)

@@ -4,10 +4,10 @@
 
 package kernels
 
-// roundF16AVX2: x[i] = x[i] rounded to binary16, n a multiple of 8.
+// roundF16Whole: x[i] = x[i] rounded to binary16, n a multiple of 8.
 //
 //go:noescape
-func roundF16AVX2(x *float32, n int)
+func roundF16Whole(x *float32, n int)
 
 // roundBF16AVX2: x[i] = x[i] rounded to bfloat16, n a multiple of 8: half a unit less one and the last bit that stays are added,
 // the low half is cut off; a NaN keeps its upper half and becomes quiet.

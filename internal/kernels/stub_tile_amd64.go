@@ -21,10 +21,10 @@ func tile64(y *float64, ldy int, w *float64, ldw int, x *float64, k int)
 //go:noescape
 func transpose8(dst *float32, ldd int, src *float32, lds int)
 
-// widenAVX2: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
+// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
 //
 //go:noescape
-func widenAVX2(dst *float64, src *float32, n int) float64
+func widenWhole(dst *float64, src *float32, n int) float64
 
 // round64: dst[i] = float32(s[i]), n a multiple of 4, up to the first group of four in which s[i]-xn[i]*u and
 // s[i]+xn[i]*u round apart or s[i] is not finite; the result is the index of that group, n if there is none.

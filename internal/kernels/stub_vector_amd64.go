@@ -4,20 +4,20 @@
 
 package kernels
 
-// dotFastAVX2: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.
+// dotFastWhole: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.
 //
 //go:noescape
-func dotFastAVX2(a *float32, b *float32, n int) float32
+func dotFastWhole(a *float32, b *float32, n int) float32
 
-// dotExactAVX2: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.
+// dotExactWhole: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.
 //
 //go:noescape
-func dotExactAVX2(a *float32, b *float32, n int) (s float64, m float64)
+func dotExactWhole(a *float32, b *float32, n int) (s float64, m float64)
 
-// squaresAVX2: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.
+// squaresWhole: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.
 //
 //go:noescape
-func squaresAVX2(x *float32, n int) float64
+func squaresWhole(x *float32, n int) float64
 
 // columnsFast32: out[c] = sum of w[j] * v[j*stride+c] over j < n, for c < 32, one chain each.
 //
@@ -45,27 +45,27 @@ func convFastAVX2(out *float32, w *float32, x *float32, stride int, n int)
 //go:noescape
 func convExactAVX2(out *float32, w *float32, x *float32, u float64, stride int, n int) int
 
-// multiplyAVX2: dst[i] *= x[i] for i < n, n a multiple of 8.
+// multiplyWhole: dst[i] *= x[i] for i < n, n a multiple of 8.
 //
 //go:noescape
-func multiplyAVX2(dst *float32, x *float32, n int)
+func multiplyWhole(dst *float32, x *float32, n int)
 
-// addAVX2: dst[i] += x[i] for i < n, n a multiple of 8.
+// addWhole: dst[i] += x[i] for i < n, n a multiple of 8.
 //
 //go:noescape
-func addAVX2(dst *float32, x *float32, n int)
+func addWhole(dst *float32, x *float32, n int)
 
-// scaleAVX2: x[i] *= r for i < n, n a multiple of 8.
+// scaleWhole: x[i] *= r for i < n, n a multiple of 8.
 //
 //go:noescape
-func scaleAVX2(x *float32, r float32, n int)
+func scaleWhole(x *float32, r float32, n int)
 
-// gainAVX2: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
+// gainWhole: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
 //
 //go:noescape
-func gainAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+func gainWhole(dst *float32, x *float32, w *float32, r float32, n int)
 
-// turnAVX2: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
+// turnWhole: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
 //
 //go:noescape
-func turnAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)
+func turnWhole(a *float32, b *float32, cos *float32, sin *float32, n int)

@@ -428,10 +428,10 @@ TEXT ·transpose8(SB), NOSPLIT, $0-32
 	VZEROUPPER
 	RET
 
-// func widenAVX2(dst *float64, src *float32, n int) float64
+// func widenWhole(dst *float64, src *float32, n int) float64
 // Requires: AVX, FMA3, SSE2
-TEXT ·widenAVX2(SB), NOSPLIT, $0-32
-	// widenAVX2: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
+TEXT ·widenWhole(SB), NOSPLIT, $0-32
+	// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
 	MOVQ   dst+0(FP), AX
 	MOVQ   src+8(FP), CX
 	MOVQ   n+16(FP), DX

@@ -4,10 +4,10 @@
 
 #include "textflag.h"
 
-// func dotFastAVX2(a *float32, b *float32, n int) float32
+// func dotFastWhole(a *float32, b *float32, n int) float32
 // Requires: AVX, FMA3, SSE
-TEXT ·dotFastAVX2(SB), NOSPLIT, $0-28
-	// dotFastAVX2: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.
+TEXT ·dotFastWhole(SB), NOSPLIT, $0-28
+	// dotFastWhole: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.
 	MOVQ   a+0(FP), AX
 	MOVQ   b+8(FP), CX
 	MOVQ   n+16(FP), DX
@@ -44,10 +44,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func dotExactAVX2(a *float32, b *float32, n int) (s float64, m float64)
+// func dotExactWhole(a *float32, b *float32, n int) (s float64, m float64)
 // Requires: AVX, SSE2
-TEXT ·dotExactAVX2(SB), NOSPLIT, $0-40
-	// dotExactAVX2: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.
+TEXT ·dotExactWhole(SB), NOSPLIT, $0-40
+	// dotExactWhole: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.
 	MOVQ    a+0(FP), AX
 	MOVQ    b+8(FP), CX
 	MOVQ    n+16(FP), DX
@@ -97,10 +97,10 @@ DATA signBits64<>+16(SB)/8, $0x8000000000000000
 DATA signBits64<>+24(SB)/8, $0x8000000000000000
 GLOBL signBits64<>(SB), RODATA|NOPTR, $32
 
-// func squaresAVX2(x *float32, n int) float64
+// func squaresWhole(x *float32, n int) float64
 // Requires: AVX, SSE2
-TEXT ·squaresAVX2(SB), NOSPLIT, $0-24
-	// squaresAVX2: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.
+TEXT ·squaresWhole(SB), NOSPLIT, $0-24
+	// squaresWhole: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.
 	MOVQ   x+0(FP), AX
 	MOVQ   n+8(FP), CX
 	VXORPS Y0, Y0, Y0
@@ -333,10 +333,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func multiplyAVX2(dst *float32, x *float32, n int)
+// func multiplyWhole(dst *float32, x *float32, n int)
 // Requires: AVX
-TEXT ·multiplyAVX2(SB), NOSPLIT, $0-24
-	// multiplyAVX2: dst[i] *= x[i] for i < n, n a multiple of 8.
+TEXT ·multiplyWhole(SB), NOSPLIT, $0-24
+	// multiplyWhole: dst[i] *= x[i] for i < n, n a multiple of 8.
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -355,10 +355,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func addAVX2(dst *float32, x *float32, n int)
+// func addWhole(dst *float32, x *float32, n int)
 // Requires: AVX
-TEXT ·addAVX2(SB), NOSPLIT, $0-24
-	// addAVX2: dst[i] += x[i] for i < n, n a multiple of 8.
+TEXT ·addWhole(SB), NOSPLIT, $0-24
+	// addWhole: dst[i] += x[i] for i < n, n a multiple of 8.
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -377,10 +377,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func scaleAVX2(x *float32, r float32, n int)
+// func scaleWhole(x *float32, r float32, n int)
 // Requires: AVX
-TEXT ·scaleAVX2(SB), NOSPLIT, $0-24
-	// scaleAVX2: x[i] *= r for i < n, n a multiple of 8.
+TEXT ·scaleWhole(SB), NOSPLIT, $0-24
+	// scaleWhole: x[i] *= r for i < n, n a multiple of 8.
 	MOVQ         x+0(FP), AX
 	MOVQ         n+16(FP), CX
 	VBROADCASTSS r+8(FP), Y0
@@ -398,10 +398,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func gainAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+// func gainWhole(dst *float32, x *float32, w *float32, r float32, n int)
 // Requires: AVX
-TEXT ·gainAVX2(SB), NOSPLIT, $0-40
-	// gainAVX2: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
+TEXT ·gainWhole(SB), NOSPLIT, $0-40
+	// gainWhole: dst[i] = float32(x[i]*r) * w[i] for i < n, n a multiple of 8.
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         w+16(FP), DX
@@ -422,10 +422,10 @@ done:
 	VZEROUPPER
 	RET
 
-// func turnAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)
+// func turnWhole(a *float32, b *float32, cos *float32, sin *float32, n int)
 // Requires: AVX
-TEXT ·turnAVX2(SB), NOSPLIT, $0-40
-	// turnAVX2: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
+TEXT ·turnWhole(SB), NOSPLIT, $0-40
+	// turnWhole: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i]) for i < n, n a multiple of 8.
 	MOVQ a+0(FP), AX
 	MOVQ b+8(FP), CX
 	MOVQ cos+16(FP), DX

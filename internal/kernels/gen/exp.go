@@ -72,8 +72,8 @@ var (
 
 // expDiff writes e^(x-m) in float64.
 func expDiff() {
-	TEXT("expDiffAVX2", NOSPLIT, "func(dst *float64, x *float32, m float64, n int) int")
-	describe("expDiffAVX2: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a",
+	TEXT("expDiffWhole", NOSPLIT, "func(dst *float64, x *float32, m float64, n int) int")
+	describe("expDiffWhole: dst[i] = precision.Exp64(float64(x[i]) - m), its bits, n a multiple of 4, up to the first group of four with a",
 		"difference beyond 700 or a NaN; the result is the index of that group, n if there is none.")
 	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
 	m := broadcastParam("m")
@@ -132,14 +132,14 @@ type expKind struct {
 }
 
 var expKinds = []expKind{
-	{"expAVX2", "e^x", false, func(x, y reg.VecVirtual) {}},
-	{"sigmoidAVX2", "1/(1+e^-x)", true, func(x, y reg.VecVirtual) {
+	{"expWhole", "e^x", false, func(x, y reg.VecVirtual) {}},
+	{"sigmoidWhole", "1/(1+e^-x)", true, func(x, y reg.VecVirtual) {
 		one := YMM()
 		VMOVUPD(oneAnd(), one)
 		VADDPD(one, y, y)
 		VDIVPD(y, one, y)
 	}},
-	{"siluAVX2", "x/(1+e^-x)", true, func(x, y reg.VecVirtual) {
+	{"siluWhole", "x/(1+e^-x)", true, func(x, y reg.VecVirtual) {
 		VADDPD(oneAnd(), y, y)
 		VDIVPD(y, x, y)
 	}},
@@ -185,8 +185,8 @@ func storeIfSame(y, lo, hi reg.VecVirtual, dst Mem) {
 
 // softmaxEnd writes e[i]/sum.
 func softmaxEnd() {
-	TEXT("quotientAVX2", NOSPLIT, "func(dst *float32, e *float64, sum, u float64, n int) int")
-	describe("quotientAVX2: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could",
+	TEXT("quotientWhole", NOSPLIT, "func(dst *float32, e *float64, sum, u float64, n int) int")
+	describe("quotientWhole: dst[i] = float32(e[i]/sum), n a multiple of 4, up to the first group of four in which a relative error of u could",
 		"change the rounding; the result is the index of that group, n if there is none.")
 	dst, e, n := Load(Param("dst"), GP64()), Load(Param("e"), GP64()), Load(Param("n"), GP64())
 	sum, u := broadcastParam("sum"), broadcastParam("u")
@@ -203,8 +203,8 @@ func softmaxEnd() {
 
 // most gives the largest element.
 func most() {
-	TEXT("maxAVX2", NOSPLIT, "func(x *float32, n int) (top float32, nan bool)")
-	describe("maxAVX2: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.")
+	TEXT("maxWhole", NOSPLIT, "func(x *float32, n int) (top float32, nan bool)")
+	describe("maxWhole: the largest of x[i], i < n, n a multiple of 8 and above 0, and whether there is a NaN, when the other means nothing.")
 	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
 	top, bad := YMM(), YMM()
 	VMOVUPS(Mem{Base: x}, top)
@@ -261,8 +261,8 @@ func eachEight(body func(y reg.VecVirtual)) {
 var quietBF16 = constants("quietBF16", func(int) Constant { return U32(0x00400000) }, 8)
 
 func rounds() {
-	TEXT("roundF16AVX2", NOSPLIT, "func(x *float32, n int)")
-	describe("roundF16AVX2: x[i] = x[i] rounded to binary16, n a multiple of 8.")
+	TEXT("roundF16Whole", NOSPLIT, "func(x *float32, n int)")
+	describe("roundF16Whole: x[i] = x[i] rounded to binary16, n a multiple of 8.")
 	eachEight(roundF16)
 	TEXT("roundBF16AVX2", NOSPLIT, "func(x *float32, n int)")
 	describe("roundBF16AVX2: x[i] = x[i] rounded to bfloat16, n a multiple of 8: half a unit less one and the last bit that stays are added,",

@@ -135,8 +135,8 @@ func expSum(v width) {
 
 // conversions are between float32 and binary16.
 func conversions() {
-	TEXT("widenF16AVX2", NOSPLIT, "func(dst *float32, src *uint16, n int)")
-	describe("widenF16AVX2: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.")
+	TEXT("widenF16Whole", NOSPLIT, "func(dst *float32, src *uint16, n int)")
+	describe("widenF16Whole: dst[i] = float32(src[i]) of binary16, for i < n, n a multiple of 8.")
 	dst, src, n := load4("dst"), load4("src"), load4("n")
 	ymm.each(n, func(i reg.GPVirtual) {
 		y := YMM()
@@ -145,8 +145,8 @@ func conversions() {
 	})
 	VZEROUPPER()
 	RET()
-	TEXT("narrowF16AVX2", NOSPLIT, "func(dst *uint16, src *float32, n int)")
-	describe("narrowF16AVX2: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.")
+	TEXT("narrowF16Whole", NOSPLIT, "func(dst *uint16, src *float32, n int)")
+	describe("narrowF16Whole: dst[i] = src[i] rounded to binary16, for i < n, n a multiple of 8.")
 	dst, src, n = load4("dst"), load4("src"), load4("n")
 	ymm.each(n, func(i reg.GPVirtual) {
 		y := YMM()

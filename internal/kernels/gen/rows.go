@@ -9,7 +9,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// The places in rowsArgs (rows_amd64.go; a test compares them).
+// The places in rowsArgs (rows_simd.go; a test compares them).
 const (
 	argW, argScale, argMin, argX      = 0, 8, 16, 24
 	argWStride, argSStride, argN      = 32, 40, 48

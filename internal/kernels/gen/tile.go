@@ -160,8 +160,8 @@ func transpose8() {
 
 // widen turns float32 into float64 and sums their squares.
 func widen() {
-	TEXT("widenAVX2", NOSPLIT, "func(dst *float64, src *float32, n int) float64")
-	describe("widenAVX2: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.")
+	TEXT("widenWhole", NOSPLIT, "func(dst *float64, src *float32, n int) float64")
+	describe("widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.")
 	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
 	sq := accumulators(2)
 	Label("loop")

@@ -21,8 +21,8 @@ func widenHalves(y reg.VecVirtual) (lo, hi reg.VecVirtual) {
 
 // dotFast is sum a[i]*b[i] in float32.
 func dotFast() {
-	TEXT("dotFastAVX2", NOSPLIT, "func(a, b *float32, n int) float32")
-	describe("dotFastAVX2: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.")
+	TEXT("dotFastWhole", NOSPLIT, "func(a, b *float32, n int) float32")
+	describe("dotFastWhole: sum of a[i]*b[i] over i < n, n a multiple of 32, in 32 chains.")
 	a, b, n := load4("a"), load4("b"), load4("n")
 	acc := accumulators(4)
 	Label("loop")
@@ -50,8 +50,8 @@ func dotFast() {
 
 // dotExact is sum a[i]*b[i] and sum |a[i]*b[i]| in float64.
 func dotExact() {
-	TEXT("dotExactAVX2", NOSPLIT, "func(a, b *float32, n int) (s, m float64)")
-	describe("dotExactAVX2: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.")
+	TEXT("dotExactWhole", NOSPLIT, "func(a, b *float32, n int) (s, m float64)")
+	describe("dotExactWhole: s = sum of a[i]*b[i], m = sum of |a[i]*b[i]| over i < n, n a multiple of 8, in float64, eight chains each.")
 	a, b, n := load4("a"), load4("b"), load4("n")
 	s, m, sign := accumulators(2), accumulators(2), YMM()
 	VMOVUPD(signBits64(), sign)
@@ -84,8 +84,8 @@ func dotExact() {
 
 // squares is the sum of the squares, each rounded to float32.
 func squares() {
-	TEXT("squaresAVX2", NOSPLIT, "func(x *float32, n int) float64")
-	describe("squaresAVX2: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.")
+	TEXT("squaresWhole", NOSPLIT, "func(x *float32, n int) float64")
+	describe("squaresWhole: sum of float32(x[i]*x[i]) over i < n, n a multiple of 8, in float64, eight chains.")
 	x, n := load4("x"), load4("n")
 	s := accumulators(2)
 	Label("loop")

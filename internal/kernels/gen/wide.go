@@ -96,8 +96,8 @@ func elementwise(v width) {
 			VMOVUPS(y, at("dst"))
 		}},
 	} {
-		TEXT(k.name+v.name, NOSPLIT, "func("+k.params+", n int)")
-		describe(k.name + v.name + ": " + k.doc + multiple)
+		TEXT(k.name+"Whole", NOSPLIT, "func("+k.params+", n int)")
+		describe(k.name + "Whole: " + k.doc + multiple)
 		dst, x, n := load4("dst"), load4("x"), load4("n")
 		v.each(n, func(i reg.GPVirtual) {
 			k.body(func(name string) Mem {
@@ -107,8 +107,8 @@ func elementwise(v width) {
 		VZEROUPPER()
 		RET()
 	}
-	TEXT("scale"+v.name, NOSPLIT, "func(x *float32, r float32, n int)")
-	describe("scale" + v.name + ": x[i] *= r" + multiple)
+	TEXT("scaleWhole", NOSPLIT, "func(x *float32, r float32, n int)")
+	describe("scaleWhole: x[i] *= r" + multiple)
 	x, n, r := load4("x"), load4("n"), v.broadcast("r")
 	v.each(n, func(i reg.GPVirtual) {
 		y := v.reg()
@@ -118,8 +118,8 @@ func elementwise(v width) {
 	VZEROUPPER()
 	RET()
 
-	TEXT("gain"+v.name, NOSPLIT, "func(dst, x, w *float32, r float32, n int)")
-	describe("gain" + v.name + ": dst[i] = float32(x[i]*r) * w[i]" + multiple)
+	TEXT("gainWhole", NOSPLIT, "func(dst, x, w *float32, r float32, n int)")
+	describe("gainWhole: dst[i] = float32(x[i]*r) * w[i]" + multiple)
 	dst, x, g := load4("dst"), load4("x"), load4("w")
 	n, r = load4("n"), v.broadcast("r")
 	v.each(n, func(i reg.GPVirtual) {
@@ -131,8 +131,8 @@ func elementwise(v width) {
 	VZEROUPPER()
 	RET()
 
-	TEXT("turn"+v.name, NOSPLIT, "func(a, b, cos, sin *float32, n int)")
-	describe("turn" + v.name + ": a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i])" + multiple)
+	TEXT("turnWhole", NOSPLIT, "func(a, b, cos, sin *float32, n int)")
+	describe("turnWhole: a[i], b[i] = float32(a[i]*cos[i]) - float32(b[i]*sin[i]), float32(b[i]*cos[i]) + float32(a[i]*sin[i])" + multiple)
 	a, b, cos, sin := load4("a"), load4("b"), load4("cos"), load4("sin")
 	n = load4("n")
 	v.each(n, func(i reg.GPVirtual) {

@@ -1,4 +1,4 @@
-//go:build !noasm
+//go:build (amd64 || arm64) && !noasm
 
 package kernels
 
@@ -75,8 +75,8 @@ func (m *Matrix) decode(buf []float32, o, rows int) *Matrix {
 	return &Matrix{Format: F32, Rows: rows, Cols: m.Cols, Data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(buf))), 4*rows*m.Cols)}
 }
 
-// gemvFastAVX2 is out[t, o] for rows lo..hi of w; x [rows, Cols].
-func gemvFastAVX2(out, x []float32, rows int, w *Matrix, lo, hi int) {
+// gemvFastSIMD is out[t, o] for rows lo..hi of w; x [rows, Cols].
+func gemvFastSIMD(out, x []float32, rows int, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
 	g := newGEMV(w)
 	g.groups(lo, hi, func(o, group int) {
@@ -140,8 +140,8 @@ func (t *token) prepare(k *rowsKernel) {
 	}
 }
 
-// gemvExactAVX2 is out[t, o] for rows lo..hi of w, exact.
-func gemvExactAVX2(out []float32, tokens []token, w *Matrix, lo, hi int) {
+// gemvExactSIMD is out[t, o] for rows lo..hi of w, exact.
+func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
 	g := newGEMV(w)
 	var wide []float32 // a decoded row, for what is decided term by term

@@ -1,4 +1,4 @@
-//go:build !noasm
+//go:build (amd64 || arm64) && !noasm
 
 package kernels
 
@@ -8,7 +8,7 @@ import "math"
 func widen64(dst []float64, x []float32) (sq float64) {
 	whole := len(x) &^ 7
 	if whole > 0 {
-		sq = widenAVX2(&dst[0], &x[0], whole)
+		sq = widenWhole(&dst[0], &x[0], whole)
 	}
 	for i := whole; i < len(x); i++ {
 		v := float64(x[i])

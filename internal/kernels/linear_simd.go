@@ -1,0 +1,340 @@
+//go:build (amd64 || arm64) && !noasm
+
+package kernels
+
+import (
+	"math"
+	"math/bits"
+	"unsafe"
+
+	"sibyl/precision"
+)
+
+// A product with few tokens costs the reading of the weights: rows against tokens, gemv. With more it costs the
+// multiply-adds: register tiles over weights that are unpacked a block at a time.
+const (
+	gemvTokensFast  = 6
+	gemvTokensExact = 4
+	depth           = 256 // columns that are unpacked together: the longest chain of a sum, too
+)
+
+// tokenBlock is how many tokens' packed activations, n numbers of size bytes each, are kept: they share one unpacking of the
+// weights, and every stripe of rows reads them all, from a cache if they are not too many.
+func tokenBlock(n, size int) int {
+	if 256*n*size > 16<<20 {
+		return 128
+	}
+	return 256
+}
+
+// tiling is how a product is cut (gen/tile.go).
+type tiling[T float32 | float64] struct {
+	rows   int // weight rows of a register tile
+	stripe int // weight rows that are unpacked together, whole tiles
+	lanes  int // tokens of a register tile
+	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int)
+	half   func(y *T, ldy int, w *T, ldw int, x *T, k int) // of lanes/2 tokens; nil if there is none
+}
+
+// padded is how many places T tokens take in packed activations.
+func (g *tiling[T]) padded(tokens int) int {
+	all := (tokens + g.lanes - 1) / g.lanes * g.lanes
+	if g.half != nil && all-tokens >= g.lanes/2 {
+		all -= g.lanes / 2
+	}
+	return all
+}
+
+// width is how many tokens the panel has that begins at token t of so many.
+func (g *tiling[T]) width(t, padded int) int { return min(g.lanes, padded-t) }
+
+// multiply adds n columns of the stripe's unpacked rows, times those of the packed activations, to y [stripe, padded];
+// x is the first panel at the first of these columns.
+func (g *tiling[T]) multiply(y, w, packed []T, rows, padded, cols, j, n int) {
+	for r := 0; r < rows; r += g.rows {
+		for t := 0; t < padded; t += g.lanes {
+			tile, width := g.tile, g.width(t, padded)
+			if width < g.lanes {
+				tile = g.half
+			}
+			tile(&y[r*padded+t], padded, &w[r*depth], depth, &packed[t*cols+j*width], n)
+		}
+	}
+}
+
+func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *Matrix) {
+	if rows <= gemvTokensFast {
+		const group = 4
+		p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
+			gemvFastSIMD(out, x, rows, w, group*lo, min(group*hi, w.Rows))
+		})
+		return
+	}
+	n := w.Cols
+	together := tokenBlock(n, 4)
+	for t0 := 0; t0 < rows; t0 += together {
+		T := min(together, rows-t0)
+		padded := g.padded(T)
+		packed := scratch32.get(padded * n)
+		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
+			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
+				width := g.width(t, padded)
+				packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, n, t, T, width)
+			}
+		})
+		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
+			s := newStripe(w, padded, g.stripe)
+			defer s.free()
+			for i := lo; i < hi; i++ {
+				s.start(i * g.stripe)
+				clear(s.y32.x)
+				for j := 0; j < n; j += depth {
+					d := min(depth, n-j)
+					s.unpack(j, d)
+					g.multiply(s.y32.x, s.w32.x, packed.x, s.rows, padded, n, j, d)
+				}
+				s.write(out[t0*w.Rows:], s.y32.x, T)
+			}
+		})
+		scratch32.put(packed)
+	}
+}
+
+func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w *Matrix) {
+	n := w.Cols
+	if rows <= gemvTokensExact {
+		wide, tokens, k := scratch64.get(rows*n), make([]token, rows), w.rowsKernel()
+		if k == nil {
+			k = rowsF32
+		}
+		for t := range tokens {
+			tokens[t] = token{x: x[t*n:][:n], wide: wide.x[t*n:][:n]}
+			tokens[t].prepare(k)
+		}
+		const group = 4
+		p.For((w.Rows+group-1)/group, 2*group*n*rows/simdSpeed, func(lo, hi int) {
+			gemvExactSIMD(out, tokens, w, group*lo, min(group*hi, w.Rows))
+		})
+		scratch64.put(wide)
+		return
+	}
+	halves := w.onF16Grid()
+	together := tokenBlock(n, 8)
+	for t0 := 0; t0 < rows; t0 += together {
+		T := min(together, rows-t0)
+		padded := g.padded(T)
+		packed, xn, exact := scratch64.get(padded*n), make([]float64, padded), make([]float64, padded)
+		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
+			narrow := scratch32.get(g.lanes * n)
+			defer scratch32.put(narrow)
+			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
+				width := g.width(t, padded)
+				packTokens(narrow.x[:width*n], x[t0*n:], n, n, t, T, width)
+				widenWhole(&packed.x[t*n], &narrow.x[0], width*n)
+			}
+			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
+				xn[t] = norm2of(x[(t0+t)*n:][:n])
+				if halves {
+					exact[t] = exactBelow(x[(t0+t)*n:][:n])
+				}
+			}
+		})
+		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
+			s := newStripe(w, padded, g.stripe)
+			defer s.free()
+			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.stripe*depth)
+			for i := lo; i < hi; i++ {
+				s.start(i * g.stripe)
+				clear(s.y64.x)
+				clear(s.sq)
+				for j := 0; j < n; j += depth {
+					d := min(depth, n-j)
+					s.unpack(j, d)
+					for r := range s.rows {
+						s.sq[r] += widen64(s.w64.x[r*depth:][:d], s.w32.x[r*depth:][:d])
+					}
+					g.multiply(s.y64.x, s.w64.x, packed.x, s.rows, padded, n, j, d)
+				}
+				s.round(xn, exact, x[t0*n:])
+				s.write(out[t0*w.Rows:], s.y32.x, T)
+			}
+		})
+		scratch64.put(packed)
+	}
+}
+
+// simdSpeed is how many times faster than portable code these kernels multiply: what Pool.For is told counts in its terms.
+const simdSpeed = 8
+
+// packTokens turns tokens t.. of x, T rows of n numbers that begin ld apart, into a panel [n, lanes]: the tokens of one column side by side, zeros where
+// there are none.
+func packTokens(panel, x []float32, ld, n, t, T, lanes int) {
+	for g := 0; g < lanes; g += 8 {
+		whole := 0
+		if t+g+8 <= T {
+			for ; whole+8 <= n; whole += 8 {
+				transpose8(&panel[whole*lanes+g], lanes, &x[(t+g)*ld+whole], ld)
+			}
+		}
+		for c := g; c < g+8; c++ {
+			if t+c >= T {
+				for i := range n {
+					panel[i*lanes+c] = 0
+				}
+				continue
+			}
+			for i, v := range x[(t+c)*ld+whole : (t+c)*ld+n] {
+				panel[(whole+i)*lanes+c] = v
+			}
+		}
+	}
+}
+
+// stripe is a worker's place for some rows of the product with all tokens of a block.
+type stripe struct {
+	w      *Matrix
+	k      *rowsKernel
+	tokens int // with those that are padding
+	size   int // rows there is room for
+	first  int // the first row
+	rows   int
+
+	args    rowsArgs
+	decoded []float32      // whole rows, where the format has no assembly
+	w32     *lent[float32] // [size, depth]
+	w64     *lent[float64]
+	y32     *lent[float32] // [size, tokens]
+	y64     *lent[float64]
+	sq      []float64 // sum of w*w of each row
+}
+
+func newStripe(w *Matrix, tokens, size int) *stripe {
+	s := &stripe{w: w, k: w.rowsKernel(), tokens: tokens, size: size, sq: make([]float64, size)}
+	s.w32, s.y32 = scratch32.get(size*depth), scratch32.get(size*tokens)
+	clear(s.w32.x) // rows that a tile reads and nobody asks for hold numbers, not what was left there
+	if s.k == nil {
+		s.decoded = make([]float32, size*w.Cols)
+	}
+	return s
+}
+
+// free gives back what was lent.
+func (s *stripe) free() {
+	scratch32.put(s.w32)
+	scratch32.put(s.y32)
+	if s.y64 != nil {
+		scratch64.put(s.w64)
+		scratch64.put(s.y64)
+	}
+}
+
+// start goes to row first.
+func (s *stripe) start(first int) {
+	s.first, s.rows = first, min(s.size, s.w.Rows-first)
+	if s.decoded != nil {
+		for r := range s.rows {
+			s.w.Row(s.decoded[r*s.w.Cols:], first+r)
+		}
+	}
+}
+
+// unpack writes columns j..j+n of the stripe's rows to w32, and asks for the next ones, or the first of the next
+// stripe's: short pieces of rows far apart are what no prefetcher foresees.
+func (s *stripe) unpack(j, n int) {
+	stride := s.w.rowStride()
+	s.args.ahead = depth * stride / s.w.Cols
+	if j+n == s.w.Cols {
+		s.args.ahead = s.size*stride - j*stride/s.w.Cols
+	}
+	for r := range s.rows {
+		dst := s.w32.x[r*depth:][:n]
+		if s.decoded != nil {
+			copy(dst, s.decoded[r*s.w.Cols+j:])
+			continue
+		}
+		whole := n / s.k.step * s.k.step
+		s.args.point(s.w, s.first+r, j, whole)
+		s.args.dst = unsafe.Pointer(&s.w32.x[r*depth])
+		s.args.call(s.k.unpack)
+		if whole < n { // then it is the last block of columns
+			s.w.tail(dst[whole:], s.first+r, j+whole)
+		}
+	}
+}
+
+// onF16Grid says whether every weight is an fp16 value.
+func (m *Matrix) onF16Grid() bool {
+	return m.Round == precision.F16 || m.Format == F16 && m.Round == precision.F32 ||
+		(m.Format == I8Block || m.Format == I4Block) && m.Round == precision.F32
+}
+
+// exactBelow is what sum |w||x| must stay below for every sum of products of fp16 weights with x, in any order, to be exact in
+// float64: 2^53 times the unit that the products are multiples of, which is 2^-24 times that of x. It is 0, never true, where x
+// is not of fp16's grid. What lies half way between two float32, as sums of few bits often do, then needs no second look.
+func exactBelow(x []float32) float64 {
+	var all uint64
+	for _, v := range x {
+		s := math.Abs(float64(v)) * 0x1p24
+		i := uint64(s)
+		if !(s < 0x1p62) || float64(i) != s {
+			return 0
+		}
+		all |= i
+	}
+	if all == 0 {
+		return 0
+	}
+	return math.Ldexp(1, 53-24-24+bits.TrailingZeros64(all))
+}
+
+// round makes y32 of y64. Each sum is chains of depth products and one of the blocks' sums.
+func (s *stripe) round(xn, exact []float64, x []float32) {
+	n := s.w.Cols
+	bound := float64(depth+n/depth+4) * 0x1p-53
+	var row []float32
+	for r := range s.rows {
+		wn := norm(s.sq[r])
+		u := wn * bound
+		y, dst := s.y64.x[r*s.tokens:][:s.tokens], s.y32.x[r*s.tokens:][:s.tokens]
+		for i := 0; i < s.tokens; i += 4 {
+			i += round64(&dst[i], &y[i], &xn[i], u, s.tokens-i)
+			for t := i; t < min(i+4, s.tokens); t++ {
+				v, ok := precision.Near(y[t], xn[t]*u)
+				if !ok && wn*xn[t] < exact[t] {
+					v, ok = float32(y[t]), true
+				}
+				if !ok {
+					if row == nil {
+						row = make([]float32, n)
+					}
+					s.w.Row(row, s.first+r)
+					xt := x[t*n:][:n]
+					v = precision.SumTerms(n, func(i int) float64 { return float64(row[i]) * float64(xt[i]) }, 1)
+				}
+				dst[t] = v
+			}
+		}
+	}
+}
+
+// write turns y [rows, tokens] into out [T, w.Rows].
+func (s *stripe) write(out, y []float32, T int) {
+	N := s.w.Rows
+	r := 0
+	for ; r+8 <= s.rows; r += 8 {
+		t := 0
+		for ; t+8 <= T; t += 8 {
+			transpose8(&out[t*N+s.first+r], N, &y[r*s.tokens+t], s.tokens)
+		}
+		s.writeRest(out, y, r, r+8, t, T)
+	}
+	s.writeRest(out, y, r, s.rows, 0, T)
+}
+
+func (s *stripe) writeRest(out, y []float32, r0, r1, t0, T int) {
+	for t := t0; t < T; t++ {
+		for r := r0; r < r1; r++ {
+			out[t*s.w.Rows+s.first+r] = y[r*s.tokens+t]
+		}
+	}
+}
