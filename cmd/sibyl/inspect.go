@@ -13,7 +13,7 @@ type Inspect struct {
 	Model   string `arg:"" optional:"" name:"MODEL" help:"A checkpoint, a bundle, or a trace file; left out, the demo model."`
 	Tensors bool   `help:"List every tensor; the default folds those of one role."`
 	Hash    bool   `help:"Compute the sha256 of the weights (reads all of them); of a quantized checkpoint, compare q and scales with their record."`
-	Scan    bool   `default:"true" negatable:"" help:"Look for NaN and Inf in the weights (on by default; reads all of them)."`
+	Scan    *bool  `negatable:"" help:"Look for NaN and Inf in the weights, which reads all of them (on by itself for a checkpoint of up to 256 MiB)."`
 	Against string `placeholder:"CHECKPOINT" help:"Hold every weight of a bundle against the checkpoint it was made from (demo: the demo model)."`
 	JSON
 }
@@ -22,13 +22,15 @@ type Inspect struct {
 func (*Inspect) Help() string {
 	return `Sizes are as stored. "per token" is what decoding one token must read. Of a checkpoint that sibyl
 quantized, --tensors and --json show each weight's sha256 of q followed by its scales.
-A NaN, an Inf, and weights or a trace whose bytes do not match their hash are exit code 1.
+A NaN, an Inf, and weights or a trace whose bytes do not match their hash are exit code 1. Only headers
+are read of a checkpoint of more than 256 MiB, and the last line says so: --scan and --hash read it all.
 
 Of a bundle: functions with inputs, states and outputs, every weight by the name its place in the graph
 gives it, scheme, block, range of q, and what contradicts name or metadata. Up to 1 GiB the bytes are
-read and main.hash is verified; a larger one is listed at once and read with --hash. Hashes are in
---json and --tensors, of more than 256 MiB only with --hash. --against quantizes the checkpoint's tensors again: names by matching bytes, folded constants by their formulas,
-and by how much the rest differs (exit 1).
+read and main.hash is verified; a larger one is listed at once and read with --scan or --hash. Hashes are
+in --json and --tensors, of more than 256 MiB only with --hash. --against quantizes the checkpoint's
+tensors again: names by matching bytes, folded constants by their formulas, and by how much the rest
+differs (exit 1).
 
 Examples:
 
@@ -54,7 +56,7 @@ type inspection struct {
 	Groups        []groupInfo    `json:"groups"`
 	Tensors       []tensorInfo   `json:"tensors"`
 	Unused        []tensorInfo   `json:"unused"`
-	NonFinite     []nonFinite    `json:"non_finite"` // null: not looked for
+	NonFinite     []nonFinite    `json:"non_finite"` // null: not looked for (--scan does it)
 	Findings      []string       `json:"findings"`   // what does not match
 	dtypes        map[string]int // bytes by dtype, without A_log and the gated norm
 }
@@ -85,6 +87,18 @@ type nonFinite struct {
 	Tensor string `json:"tensor"`
 	NaN    int64  `json:"nan"`
 	Inf    int64  `json:"inf"`
+}
+
+// quickScan is up to which size a checkpoint's weights are looked at for NaN and Inf unasked: what costs tens of milliseconds
+// from memory. More would make every look at a header a read of the whole model.
+const quickScan = 256 << 20
+
+// scans says whether so many bytes are read to look at them: if asked, and unasked up to limit.
+func (v *Inspect) scans(bytes, limit int64) bool {
+	if v.Scan != nil {
+		return *v.Scan
+	}
+	return bytes <= limit
 }
 
 // Run is the verb.
@@ -127,7 +141,7 @@ func (v *Inspect) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
-	if v.Scan {
+	if v.scans(r.Bytes, quickScan) {
 		if err := r.scan(ctx, c, a); err != nil {
 			return err
 		}

@@ -112,7 +112,7 @@ func (v *Inspect) bundle(ctx context.Context, a *App, ref bundle.Ref) (err error
 	}
 	defer closing(b, &err)
 	r := &bundleInspection{Name: b.Name(), Kind: ref.Kind.String(), Path: ref.Path, MainHash: hashUnread, Findings: []string{}}
-	r.read = v.Hash || v.Against != "" || v.Scan && b.Asset.Size() <= quickBytes
+	r.read = v.Hash || v.Against != "" || v.scans(b.Asset.Size(), quickBytes)
 	r.describe(b)
 	if r.read && b.Asset.Bytes() != nil {
 		if err := r.verify(ctx, a, b, a.noVerify); err != nil {

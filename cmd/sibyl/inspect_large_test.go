@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,5 +105,106 @@ func TestInspectLarge(t *testing.T) {
 	t.Logf("%v, peak %d MB", took, peak>>20)
 	if took > 2*time.Second || peak > 200<<20 {
 		t.Errorf("%v and %d MB, want less than 2 s and 200 MB", took, peak>>20)
+	}
+}
+
+// sparseCheckpoint writes a copy of the golden tiny-dense-tied whose embedding takes size bytes or a few more: a hole in a
+// sparse file, with a NaN as the last element.
+func sparseCheckpoint(t *testing.T, size int64) (dir string) {
+	t.Helper()
+	dir, src := t.TempDir(), filepath.Join("..", "..", "testdata", "goldens", "tiny-dense-tied")
+	cfg, err := os.ReadFile(filepath.Join(src, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := os.ReadFile(filepath.Join(src, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const embed, vocab, row = "model.language_model.embed_tokens.weight", 640, 96 * 2 // first in the file
+	type entry struct {
+		DType   string   `json:"dtype"`
+		Shape   []int64  `json:"shape"`
+		Offsets [2]int64 `json:"data_offsets"`
+	}
+	n := binary.LittleEndian.Uint64(model)
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(model[8:8+n], &all); err != nil {
+		t.Fatal(err)
+	}
+	delete(all, "__metadata__")
+	rest := model[8+n+vocab*row:]
+	rows := size/row + 1
+	header := map[string]entry{}
+	for name, raw := range all {
+		var e entry
+		if err := json.Unmarshal(raw, &e); err != nil {
+			t.Fatal(err)
+		}
+		e.Offsets[0] -= vocab * row
+		e.Offsets[1] -= vocab * row
+		if name == embed {
+			e = entry{"BF16", []int64{rows, row / 2}, [2]int64{int64(len(rest)), int64(len(rest)) + rows*row}}
+		}
+		header[name] = e
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, strings.Repeat(" ", -len(text)&7)...)
+	start := append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...), rest...)
+	cfg = bytes.Replace(cfg, []byte(`"vocab_size": 640`), fmt.Appendf(nil, `"vocab_size": %d`, rows), 1)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), cfg, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(dir, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(start)
+	if err == nil {
+		_, err = f.WriteAt([]byte{0xc0, 0x7f}, int64(len(start))+rows*row-2)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		t.Skip("needs a sparse file:", err)
+	}
+	return dir
+}
+
+// TestInspectScans: a large checkpoint's weights are read when asked only, and the output says which it was.
+func TestInspectScans(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		bytes int64
+		flags []string
+		code  int
+		json  string
+		text  string
+	}{
+		{"small", 100 << 20, nil, exitMismatch, `"non_finite":[{"tensor":"model.language_model.embed_tokens.weight","nan":1,"inf":0}]`, "note: not finite: model.language_model.embed_tokens.weight: 1 NaN, 0 Inf"},
+		{"large", quickScan, nil, exitOK, `"non_finite":null`, "NaN and Inf were not looked for (--scan reads all 271 MB)"},
+		{"large, asked", quickScan, []string{"--scan"}, exitMismatch, `"non_finite":[{"tensor":"model.language_model.embed_tokens.weight","nan":1,"inf":0}]`, "note: not finite: "},
+		{"small, not wanted", 100 << 20, []string{"--no-scan"}, exitOK, `"non_finite":null`, "NaN and Inf were not looked for (--scan reads all 108 MB)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := sparseCheckpoint(t, tt.bytes)
+			for want, flags := range map[string][]string{tt.json: {"--json"}, tt.text: nil} {
+				var out, notes bytes.Buffer
+				code := Main(append(append([]string{"inspect", dir}, flags...), tt.flags...), nil, &out, &notes)
+				said := out.String()
+				if flags != nil {
+					said = strings.Join(strings.Fields(said), "")
+				}
+				if code != tt.code || !strings.Contains(said, want) {
+					t.Errorf("exit %d, want %d with %q\n%s%s", code, tt.code, want, out.String()[max(0, out.Len()-300):], notes.String())
+				}
+			}
+		})
 	}
 }

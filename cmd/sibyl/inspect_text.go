@@ -172,7 +172,7 @@ func (r *inspection) renderFindings(w io.Writer) error {
 		fmt.Fprintf(&b, "note: %s\n", f)
 	}
 	if r.NonFinite == nil {
-		b.WriteString("NaN and Inf were not looked for\n")
+		fmt.Fprintf(&b, "NaN and Inf were not looked for (--scan reads all %s)\n", bytesText(r.Bytes))
 	} else if len(r.NonFinite) == 0 && r.Quantization != nil {
 		b.WriteString("no NaN or Inf in the scales and in the weights that are not quantized\n")
 	} else if len(r.NonFinite) == 0 {
