@@ -205,7 +205,7 @@ func (a *Asset) Verify(ctx context.Context, progress func(done, total int64)) er
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("hashing stopped after %d of %d bytes: %w", total-int64(len(b)), total, err)
 		}
-		n := min(len(b), hashBlock)
+		n := min(len(b), scanBlock)
 		h.Write(b[:n])
 		if b = b[n:]; progress != nil {
 			progress(total-int64(len(b)), total)

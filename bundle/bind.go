@@ -8,6 +8,7 @@ import (
 
 	"sibyl/config"
 	"sibyl/internal/inputerr"
+	"sibyl/internal/mmap"
 	"sibyl/internal/safetensors"
 )
 
@@ -18,6 +19,7 @@ type weights struct {
 	top     [config.NumRoles]Tensor   // roles that are not per layer
 	layers  [][config.NumRoles]Tensor // [NumLayers]
 	experts [][][3]Tensor             // [NumLayers][E]{gate, up, down}; nil for a layer with packed experts
+	maps    []*mmap.Map               // the files the views are of
 }
 
 func (w *weights) get(r config.Role, layer int) (Tensor, bool) {

@@ -92,6 +92,11 @@ func (c *Checkpoint) load() error {
 	if err != nil {
 		return err
 	}
+	for _, f := range c.shards {
+		if m := f.Map(); m != nil {
+			c.maps = append(c.maps, m)
+		}
+	}
 	if c.quant != nil {
 		if err := c.quant.enter(c.dir, found); err != nil {
 			return err
@@ -232,16 +237,18 @@ func (c *Checkpoint) WeightsSHA256(ctx context.Context, progress func(done, tota
 		}
 		fmt.Fprintf(h, "%s\x00%s\x00%v\n", name, dtype, shape)
 		for _, p := range parts {
-			for b := p.Data; len(b) > 0; {
+			err := c.blocks(p.Data, func(b []byte) error {
 				if err := ctx.Err(); err != nil {
 					return fmt.Errorf("hashing stopped after %d of %d bytes: %w", done, total, err)
 				}
-				n := min(len(b), hashBlock)
-				h.Write(b[:n])
-				b = b[n:]
-				if done += int64(n); progress != nil {
+				h.Write(b)
+				if done += int64(len(b)); progress != nil {
 					progress(done, total)
 				}
+				return nil
+			})
+			if err != nil {
+				return err
 			}
 		}
 		return nil
@@ -252,6 +259,3 @@ func (c *Checkpoint) WeightsSHA256(ctx context.Context, progress func(done, tota
 	c.hash = hex.EncodeToString(h.Sum(nil))
 	return c.hash, nil
 }
-
-// hashBlock is how much is hashed between two looks at the context.
-const hashBlock = 4 << 20

@@ -1,37 +1,62 @@
 package bundle
 
-import (
-	"sibyl/internal/mmap"
-	"sibyl/internal/safetensors"
-)
+import "sibyl/internal/mmap"
 
 // Drop tells the system that bytes lo to hi of a weight as it is stored will not be read again soon, so that reading
-// a model from front to back does not fill the memory with what was read. hi < 0 is the end; of a quantized weight, or
-// of one that t is a part of, everything is dropped. Data stay valid: pages come back from the file. It is a hint;
-// where the system takes none, and for weights that are not mapped, it does nothing.
-func (c *Checkpoint) Drop(t Tensor, lo, hi int) { c.advise(t, lo, hi, mmap.DontNeed) }
+// a model from front to back does not fill the memory with what was read. hi < 0 is the end; the scales and minvals of a
+// quantized weight go with it. Data stay valid: pages come back from the file. It is a hint; where the system takes none,
+// and for weights that are not mapped, it does nothing.
+func (w *weights) Drop(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.DontNeed) }
 
-// advise gives the system a hint about bytes lo to hi of a weight.
-func (c *Checkpoint) advise(t Tensor, lo, hi int, what mmap.Advice) {
-	for _, name := range []string{t.Name, t.Name + ".q", t.Name + ".scale", t.Name + ".minval"} {
-		for _, f := range c.shards {
-			stored, ok := f.Tensor(name)
-			if !ok {
-				continue
-			}
-			if name != t.Name || hi < 0 || len(stored.Data) != len(t.Data) {
-				lo, hi = 0, len(stored.Data)
-			}
-			advise(f, stored, lo, min(hi, len(stored.Data)), what)
+// WillNeed tells the system that bytes lo to hi of a weight are read next, as WillNeedLayer does of a layer's weights.
+func (w *weights) WillNeed(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.WillNeed) }
+
+// hint gives the system a hint about bytes lo to hi of a weight.
+func (w *weights) hint(t Tensor, lo, hi int, what mmap.Advice) {
+	for _, p := range t.Parts {
+		w.hint(p, 0, -1, what)
+	}
+	if hi < 0 || hi > len(t.Data) {
+		hi = len(t.Data)
+	}
+	if lo < hi {
+		w.hintBytes(t.Data[lo:hi], what)
+	}
+	if t.Quant != nil {
+		w.hintBytes(t.Quant.Scale, what)
+		w.hintBytes(t.Quant.Min, what)
+	}
+}
+
+// hintBytes gives the system a hint about b, if it is a view of a mapped file.
+func (w *weights) hintBytes(b []byte, what mmap.Advice) {
+	for _, m := range w.maps {
+		if m.AdviseView(what, b) {
+			return
 		}
 	}
 }
 
-func advise(f *safetensors.File, t safetensors.Tensor, lo, hi int, what mmap.Advice) {
-	m, all := f.Map(), f.Tensors()
-	if m == nil || lo >= hi {
-		return
+// scanBlock is what is read between two looks at the context by what reads all weights once, in bytes: a multiple of 8.
+const scanBlock = 4 << 20
+
+// scanAhead is how far a disk is asked to be ahead of such a reading.
+const scanAhead = 4 * scanBlock
+
+// blocks reads b from front to back: it asks for what comes, calls f for each block, and lets go of it. A model larger than
+// the memory is read as fast as its disk gives it, and takes no room.
+func (w *weights) blocks(b []byte, f func([]byte) error) error {
+	w.hintBytes(b[:min(len(b), scanAhead)], mmap.WillNeed)
+	for len(b) > 0 {
+		n := min(len(b), scanBlock)
+		if len(b) > scanAhead {
+			w.hintBytes(b[scanAhead:min(len(b), scanAhead+scanBlock)], mmap.WillNeed)
+		}
+		if err := f(b[:n]); err != nil {
+			return err
+		}
+		w.hintBytes(b[:n], mmap.DontNeed)
+		b = b[n:]
 	}
-	data := m.Len() - int(all[len(all)-1].End) // the data section ends with the file
-	_ = m.Advise(what, data+int(t.Begin)+lo, hi-lo)
+	return nil
 }

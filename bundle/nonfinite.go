@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
+
+	"sibyl/internal/mmap"
 )
 
 // NonFinite says how many elements of a weight are no numbers.
@@ -37,7 +39,7 @@ func (w *weights) NonFinite(ctx context.Context, progress func(done, total int64
 	}
 	for i, t := range parts {
 		var err error
-		if counts[i], err = scan(ctx, t); err != nil {
+		if counts[i], err = w.scan(ctx, t); err != nil {
 			return nil, fmt.Errorf("reading stopped after %d of %d bytes: %w", done, total, err)
 		}
 		if done += int64(len(t.Data)); progress != nil {
@@ -71,12 +73,10 @@ func (t Tensor) floats() (out []Tensor) {
 	return out
 }
 
-// scanBlock is what one goroutine counts between two looks at the context, in bytes: a multiple of 8.
-const scanBlock = 4 << 20
-
-// scan counts one tensor, in blocks spread over the cores.
-func scan(ctx context.Context, t Tensor) (NonFinite, error) {
+// scan counts one tensor, in blocks spread over the cores, and lets go of each.
+func (w *weights) scan(ctx context.Context, t Tensor) (NonFinite, error) {
 	blocks := (len(t.Data) + scanBlock - 1) / scanBlock
+	w.hintBytes(t.Data[:min(len(t.Data), scanAhead)], mmap.WillNeed)
 	nan, inf := make([]int64, blocks), make([]int64, blocks)
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -85,8 +85,11 @@ func scan(ctx context.Context, t Tensor) (NonFinite, error) {
 			break
 		}
 		b := t.Data[i*scanBlock : min((i+1)*scanBlock, len(t.Data))]
+		next := t.Data[min(i*scanBlock+scanAhead, len(t.Data)):min((i+1)*scanBlock+scanAhead, len(t.Data))]
 		g.Go(func() error {
+			w.hintBytes(next, mmap.WillNeed)
 			nan[i], inf[i] = countNonFinite(b, t.DType)
+			w.hintBytes(b, mmap.DontNeed)
 			return nil
 		})
 	}

@@ -10,7 +10,7 @@ func (c *Checkpoint) DropLayer(l int) {
 // WillNeedLayer tells the system that the weights of layer l are read next, so that a disk can be ahead of the
 // arithmetic. It may block while the reading is begun. A hint, as Drop is.
 func (c *Checkpoint) WillNeedLayer(l int) {
-	c.eachOf(l, func(t Tensor) { c.advise(t, 0, -1, mmap.WillNeed) })
+	c.eachOf(l, func(t Tensor) { c.hint(t, 0, -1, mmap.WillNeed) })
 }
 
 // eachOf calls f for each weight of layer l once.

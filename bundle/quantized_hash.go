@@ -29,6 +29,7 @@ func (c *Checkpoint) VerifyQuantized(ctx context.Context, progress func(done, to
 		if err := t.verify(ctx, report); err != nil {
 			return err
 		}
+		c.Drop(t, 0, -1)
 	}
 	return nil
 }

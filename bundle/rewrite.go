@@ -173,7 +173,7 @@ func (b *Bundle) rewriteMain(ctx context.Context, dir string, edits []Edit, prog
 				if err := ctx.Err(); err != nil {
 					return fmt.Errorf("writing stopped after %d of %d bytes: %w", at, len(all), err)
 				}
-				n := min(end-at, hashBlock)
+				n := min(end-at, scanBlock)
 				if err := put(all[at : at+n]); err != nil {
 					return err
 				}

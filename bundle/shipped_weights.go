@@ -53,6 +53,9 @@ func (b *Bundle) shipped(lenient bool) (*Shipped, error) {
 		return nil, err
 	}
 	s.weights.name, s.invFreq = b.name, d.invFreq()
+	if m := b.Asset.data; m != nil {
+		s.maps = []*mmap.Map{m}
+	}
 	text, err := json.Marshal(s.cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%s: the configuration: %w", b.Path(), err)
@@ -83,16 +86,19 @@ func (s *Shipped) WeightsSHA256(ctx context.Context, progress func(done, total i
 		return s.Asset.MainHash(), nil // verified when it was opened
 	}
 	h := sha256.New()
-	total := s.Asset.Size()
-	for b := s.Asset.Bytes(); len(b) > 0; {
+	done, total := int64(0), s.Asset.Size()
+	err := s.blocks(s.Asset.Bytes(), func(b []byte) error {
 		if err := ctx.Err(); err != nil {
-			return "", fmt.Errorf("hashing stopped after %d of %d bytes: %w", total-int64(len(b)), total, err)
+			return fmt.Errorf("hashing stopped after %d of %d bytes: %w", done, total, err)
 		}
-		n := min(len(b), hashBlock)
-		h.Write(b[:n])
-		if b = b[n:]; progress != nil {
-			progress(total-int64(len(b)), total)
+		h.Write(b)
+		if done += int64(len(b)); progress != nil {
+			progress(done, total)
 		}
+		return nil
+	})
+	if err != nil {
+		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

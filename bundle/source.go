@@ -25,10 +25,12 @@ type Source interface {
 	// Quantization is nil unless weights are quantized.
 	Quantization() *Quantization
 	Sizes() Sizes
-	// WeightsSHA256 and NonFinite read all weights.
+	// WeightsSHA256 and NonFinite read all weights, and let go of what they have read.
 	WeightsSHA256(ctx context.Context, progress func(done, total int64)) (string, error)
 	NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error)
-	// DropLayer and WillNeedLayer are hints about pages.
+	// Drop, WillNeed, DropLayer and WillNeedLayer are hints about pages.
+	Drop(t Tensor, lo, hi int)
+	WillNeed(t Tensor, lo, hi int)
 	DropLayer(l int)
 	WillNeedLayer(l int)
 	// Tokenizer gives the file system in which the tokenizer's files lie at dir.

@@ -140,6 +140,11 @@ func (d *Decoder) Normed(out, x []float32, call *Call) {
 // Logits writes the head of normed rows [rows, H] to out [rows, V].
 func (d *Decoder) Logits(out, normed []float32, rows int, call *Call) {
 	call.Arith.Linear(call.Pool, out, normed, rows, d.Head)
+	d.roundLogits(out, call)
+}
+
+// roundLogits rounds what the head gave, as its contract says.
+func (d *Decoder) roundLogits(out []float32, call *Call) {
 	c := d.Plan.At(-1, ModHead)
 	call.Round(c, precision.Logits, out)
 	call.Round(c, precision.LogitsCast, out)

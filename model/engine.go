@@ -160,7 +160,7 @@ func New(src bundle.Source, plan *Plan, arith *kernels.Arith, spec engine.Spec) 
 		e.info.Profile, e.info.Warnings = p.Name, b.Warnings()
 	}
 	if spec.Stream {
-		e.stream, e.logitsBytes = &stream{src: src}, 256<<20
+		e.stream, e.logitsBytes = &stream{src: src, stripe: headStripe}, 256<<20
 	}
 	return e, nil
 }
@@ -464,7 +464,7 @@ var logitRooms = sync.Pool{New: func() any { return new([]float32) }}
 
 // show computes the logits of rows of the call and reports them; the normed residual stream is x.
 func (r *run) show(x []float32, rows []row, tap bool) error {
-	call, d := &r.s.call, r.e.d
+	d := r.e.d
 	V, H := d.Config.VocabSize, d.Config.HiddenSize
 	for len(rows) > 0 {
 		if err := r.ctx.Err(); err != nil {
@@ -492,11 +492,26 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 			*room = make([]float32, n*V)
 		}
 		logits := (*room)[:n*V]
-		d.Logits(logits, in[:n*H], n, call)
+		if err := r.head(logits, in[:n*H], n); err != nil {
+			return err
+		}
 		if err := r.report(block, logits, tap); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// head is Decoder.Logits, of a streamed model stripe by stripe.
+func (r *run) head(out, normed []float32, rows int) error {
+	if r.e.stream == nil {
+		r.e.d.Logits(out, normed, rows, &r.s.call)
+		return nil
+	}
+	if err := r.e.stream.head(out, normed, rows, r.e.d.Head, &r.s.call); err != nil {
+		return err
+	}
+	r.e.d.roundLogits(out, &r.s.call)
 	return nil
 }
 

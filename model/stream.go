@@ -4,16 +4,24 @@ import (
 	"sync"
 
 	"sibyl/bundle"
+	"sibyl/config"
+	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 	"sibyl/precision"
 )
 
 // stream reads a model that is larger than the memory: a layer's pages are asked for while the layer before is computed,
-// and dropped after it. Results have the same bits: only the order of reading changes.
+// and dropped after it, and the head is read in stripes likewise. Results have the same bits: only the order of reading
+// changes.
 type stream struct {
 	src     bundle.Source
 	reading sync.WaitGroup // requests under way: the mapping must outlive them
+	stripe  int            // bytes of the head in memory at a time
+	rows    []float32      // a stripe's logits
 }
+
+// headStripe is stream.stripe: little beside a layer of a model that needs streaming.
+const headStripe = 128 << 20
 
 // done drops layer l and asks for the layer after the next one to come.
 func (s *stream) done(l int) {
@@ -31,11 +39,61 @@ func (s *stream) wait() {
 	}
 }
 
-// ahead asks for the pages of layer l, if there is one, without waiting for them.
+// ahead asks for the pages of layer l, or of the head's first stripe after the last one, without waiting for them.
 func (s *stream) ahead(l int) {
-	if l < s.src.Config().NumLayers {
+	switch n := s.src.Config().NumLayers; {
+	case l < n:
 		s.reading.Go(func() { s.src.WillNeedLayer(l) })
+	case l == n:
+		if t, err := s.src.Tensor(config.Head, 0); err == nil {
+			s.reading.Go(func() { s.src.WillNeed(t, 0, s.stripe) })
+		}
 	}
+}
+
+// letGo drops what was read of a table that is not a layer's.
+func (s *stream) letGo(r config.Role) {
+	if t, err := s.src.Tensor(r, 0); err == nil {
+		s.src.Drop(t, 0, -1)
+	}
+}
+
+// stripeUnit is what a stripe of the head has a multiple of, in rows: whole register tiles and whole blocks of scales.
+const stripeUnit = 96
+
+// head is Linear of the head, out [rows, V] of normed rows [rows, H], in stripes of its rows. A logit is a sum over one row
+// of the head: where stripes end changes no bit.
+func (s *stream) head(out, normed []float32, rows int, head *kernels.Matrix, call *Call) error {
+	t, err := s.src.Tensor(config.Head, 0)
+	if err != nil {
+		return err
+	}
+	V, rowBytes := head.Rows, max(1, int(head.Bytes())/head.Rows)
+	size := min(V, max(1, s.stripe/rowBytes/stripeUnit)*stripeUnit)
+	if rows > 1 && cap(s.rows) < rows*size {
+		s.rows = make([]float32, rows*size)
+	}
+	stored := len(t.Data) / V // of a row; scales beside it are dropped and come back
+	for lo := 0; lo < V; lo += size {
+		hi := min(lo+size, V)
+		s.reading.Go(func() { s.src.WillNeed(t, hi*stored, min(hi+size, V)*stored) })
+		part := head.Slice(lo, hi)
+		if rows == 1 {
+			call.Arith.Linear(call.Pool, out[lo:hi], normed, 1, part)
+		} else {
+			block := s.rows[:rows*(hi-lo)]
+			call.Arith.Linear(call.Pool, block, normed, rows, part)
+			call.Pool.For(rows, hi-lo, func(a, b int) {
+				for i := a; i < b; i++ {
+					copy(out[i*V+lo:i*V+hi], block[i*(hi-lo):])
+				}
+			})
+		}
+		s.src.Drop(t, lo*stored, hi*stored)
+	}
+	s.wait()
+	s.src.Drop(t, 0, -1) // what lies across two stripes
+	return nil
 }
 
 // pass is one call of a layer-major run between two layers.
@@ -54,6 +112,7 @@ func (r *run) layerMajor() error {
 	st.ahead(0)
 	st.ahead(1)
 	passes := r.embedded()
+	st.letGo(config.Embed)
 	for l := range d.Layers {
 		for _, s := range r.s.States {
 			d.begin(s, l)

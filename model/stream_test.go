@@ -7,8 +7,12 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"sibyl/bundle"
+	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/internal/goldens"
+	"sibyl/internal/kernels"
+	"sibyl/precision"
 )
 
 // TestStream: layer by layer, all prompts at once, and with pages dropped, every tap, state, logit and generated id has
@@ -16,7 +20,7 @@ import (
 func TestStream(t *testing.T) {
 	t.Parallel()
 	for _, set := range []string{"tiny-dense-gva", "tiny-moe"} {
-		for _, spec := range []engine.Spec{{}, {Contract: "coreai-fp16", Scheme: "int8lin"}} {
+		for _, spec := range []engine.Spec{{}, {Contract: "coreai-fp16", Scheme: "int8hu-sym"}} {
 			t.Run(set+"/"+spec.Contract, func(t *testing.T) {
 				t.Parallel()
 				g := goldens.Load(t, set, "golden")
@@ -24,6 +28,7 @@ func TestStream(t *testing.T) {
 				plain := openSpec(t, spec)
 				spec.Stream = true
 				stream := openSpec(t, spec)
+				stream.stream.stripe = 1 // the head in as many stripes as it can have
 				if !stream.Info().Streams || plain.Info().Streams {
 					t.Errorf("Info().Streams = %v, %v of the plain engine", stream.Info().Streams, plain.Info().Streams)
 				}
@@ -141,6 +146,101 @@ func sameGenerate(t *testing.T, plain, stream *Engine, prompt engine.Prompt) {
 	for name, w := range wantTaps {
 		if !sameBits(taps[name], w) {
 			t.Errorf("tap %s has other bits", name)
+		}
+	}
+}
+
+// counting is a model whose hints about pages are counted.
+type counting struct {
+	bundle.Source
+	layers []int          // DropLayer, by layer
+	stored map[string]int // bytes dropped of weights that are not a layer's, by name
+}
+
+func (c *counting) DropLayer(l int) { c.layers[l]++; c.Source.DropLayer(l) }
+
+func (c *counting) Drop(t bundle.Tensor, lo, hi int) {
+	if hi >= 0 {
+		c.stored[t.Name] += hi - lo
+	} else {
+		c.stored[t.Name] += 0
+	}
+	c.Source.Drop(t, lo, hi)
+}
+
+// TestStreamReadsOnce: however many prompts, a streamed pass reads each layer once and lets go of it, and of every byte of
+// the head for each block of positions, and of the embedding.
+func TestStreamReadsOnce(t *testing.T) {
+	t.Parallel()
+	src, err := bundle.Open(goldens.Load(t, "tiny-dense-gva", "golden").Model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &counting{Source: src, layers: make([]int, src.Config().NumLayers), stored: map[string]int{}}
+	e, err := New(c, &Plan{Contract: precision.HFFP32}, kernels.Exact, engine.Spec{Stream: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	e.stream.stripe = 1
+	var prompts []engine.Prompt
+	for i := range 2*callSeqs + 1 {
+		prompts = append(prompts, engine.Prompt{IDs: make([]int32, 40+i)})
+	}
+	for pass := 1; pass <= 2; pass++ {
+		shown := 0
+		if err := e.Score(t.Context(), prompts, engine.Want{From: 39}, func(*engine.Position) error { shown++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for l, n := range c.layers {
+			if n != pass {
+				t.Errorf("layer %d was let go of %d times after %d passes", l, n, pass)
+			}
+		}
+	}
+	head, err := src.Tensor(config.Head, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	embed, err := src.Tensor(config.Embed, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.stored[head.Name]; n == 0 || n%len(head.Data) != 0 {
+		t.Errorf("%d bytes of the head were let go of, want a multiple of its %d", n, len(head.Data))
+	}
+	if _, ok := c.stored[embed.Name]; !ok {
+		t.Errorf("the embedding %s was not let go of", embed.Name)
+	}
+}
+
+// TestHeadInStripes: the head in stripes gives the bits of the head at once, in every arithmetic and for any rows, in fast
+// arithmetic too: a logit's sum does not know where a stripe ends.
+func TestHeadInStripes(t *testing.T) {
+	t.Parallel()
+	for _, spec := range []engine.Spec{{}, {Mode: "fast"}, {Contract: "coreai-fp16", Scheme: "int8hu-sym", Mode: "fast"}, {Contract: "coreai-fp16", Scheme: "int4lin"}} {
+		spec.Model, spec.Stream = goldens.Load(t, "tiny-dense-gva", "golden").Model, true
+		e := openSpec(t, spec)
+		e.stream.stripe = 1
+		d := e.d
+		V, H := d.Config.VocabSize, d.Config.HiddenSize
+		if V <= 2*stripeUnit {
+			t.Fatalf("%d rows are no three stripes", V)
+		}
+		for _, rows := range []int{1, 5, 40} {
+			s := d.NewSession(nil, e.pool, e.arith, nil)
+			x, want, got := make([]float32, rows*H), make([]float32, rows*V), make([]float32, rows*V)
+			for i := range x {
+				x[i] = float32(i%23)/7 - 1.5
+			}
+			d.Logits(want, x, rows, &s.call)
+			if err := e.stream.head(got, x, rows, d.Head, &s.call); err != nil {
+				t.Fatal(err)
+			}
+			d.roundLogits(got, &s.call)
+			if !sameBits(got, want) {
+				t.Errorf("%+v, %d rows: other bits in stripes", spec, rows)
+			}
 		}
 	}
 }

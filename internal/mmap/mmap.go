@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"unsafe"
 
 	"sibyl/internal/userfile"
 )
@@ -118,6 +119,19 @@ func (m *Map) Advise(a Advice, off, n int) error {
 	page := os.Getpagesize()
 	start := off / page * page
 	return advise(m.data[start:off+n], a)
+}
+
+// AdviseView passes a hint for b, a view of the map's bytes. Any other slice is left alone: it says whether b is one.
+func (m *Map) AdviseView(a Advice, b []byte) bool {
+	if len(b) == 0 || len(m.data) == 0 {
+		return false
+	}
+	off := uintptr(unsafe.Pointer(&b[0])) - uintptr(unsafe.Pointer(&m.data[0])) // far beyond the map for what lies before it
+	if off >= uintptr(len(m.data)) || uintptr(len(b)) > uintptr(len(m.data))-off {
+		return false
+	}
+	_ = m.Advise(a, int(off), len(b)) // the range is inside: what is left is a hint that the system did not take
+	return true
 }
 
 // Check says whether the file still has the length it was mapped with. A mapping of a file that was cut faults

@@ -16,7 +16,19 @@ func mapFile(f *os.File, n int) ([]byte, func() error, error) {
 	return data, func() error { return unix.Munmap(data) }, nil
 }
 
+// window is how much is asked for at a time: Linux reads no more a call than the device's readahead window, which is 128 KB
+// unless somebody set another.
+const window = 128 << 10
+
 func advise(b []byte, a Advice) error {
+	if a == WillNeed && len(b) > window {
+		for lo := 0; lo < len(b); lo += window {
+			if err := unix.Madvise(b[lo:min(lo+window, len(b))], unix.MADV_WILLNEED); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return unix.Madvise(b, [...]int{
 		Normal:     unix.MADV_NORMAL,
 		Sequential: unix.MADV_SEQUENTIAL,
