@@ -5,6 +5,7 @@ package kernels
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func timed(b *testing.B, threads int, bytes, flops float64, f func(i int)) {
 }
 
 // benchMatrices are so many matrices of a format that their sum is beyond the last-level cache.
-func benchMatrices(b *testing.B, f Format, rows, cols int) []*Matrix {
+func benchMatrices(b *testing.B, f Format, round precision.Round, rows, cols int) []*Matrix {
 	var out []*Matrix
 	for total := int64(0); total < 200<<20; total += out[0].Bytes() {
 		bytes := func(n int, high byte) []byte {
@@ -75,13 +76,13 @@ func benchMatrices(b *testing.B, f Format, rows, cols int) []*Matrix {
 		var err error
 		switch f {
 		case F32, F16, BF16:
-			m, err = NewMatrix(f, rows, cols, bytes(rows*cols*elemSize[f], 0x38), precision.F32)
+			m, err = NewMatrix(f, rows, cols, bytes(rows*cols*elemSize[f], 0x38), round)
 		default:
 			blk := Blocks{Size: 32, Axis: 1, Scale: bytes(rows*cols/16, 0x20)}
 			if f == U4Minval {
 				blk.Min = bytes(rows*cols/16, 0x38)
 			}
-			m, err = NewQuantized(f, rows, cols, bytes(rows*f.rowBytes(cols), 0), blk, precision.F32)
+			m, err = NewQuantized(f, rows, cols, bytes(rows*f.rowBytes(cols), 0), blk, round)
 		}
 		if err != nil {
 			b.Fatal(err)
@@ -103,7 +104,7 @@ func benchVector(n int) []float32 {
 func BenchmarkGEMV(b *testing.B) {
 	for _, f := range []Format{F32, BF16, F16, I8Block, I4Block, U4Minval} {
 		for _, s := range [][2]int{{3584, 1024}, {1024, 3584}} {
-			ms := benchMatrices(b, f, s[0], s[1])
+			ms := benchMatrices(b, f, precision.F32, s[0], s[1])
 			x, out := benchVector(s[1]), make([]float32, s[0])
 			for _, threads := range []int{1, 2} {
 				for _, a := range []*Arith{Fast, Exact} {
@@ -122,7 +123,7 @@ func BenchmarkGEMM(b *testing.B) {
 	const tokens = 128
 	for _, f := range []Format{BF16, I8Block, U4Minval} {
 		for _, s := range [][2]int{{3584, 1024}, {2048, 6144}} {
-			m := benchMatrices(b, f, s[0], s[1])[0]
+			m := benchMatrices(b, f, precision.F32, s[0], s[1])[0]
 			x, out := benchVector(tokens*s[1]), make([]float32, tokens*s[0])
 			for _, threads := range []int{1, 2} {
 				for _, a := range []*Arith{Fast, Exact} {
@@ -137,15 +138,29 @@ func BenchmarkGEMM(b *testing.B) {
 }
 
 // BenchmarkBest is for a machine that others use too: pieces of work too short to be interrupted in, interleaved with
-// pieces of the machine's own loops (meter), and the shortest of each compared. One thread.
+// pieces of the machine's own loops (meter), and the shortest of each compared. Decode for every stored form at every level
+// on one thread and on two, products on one; /F16 reads the weights as coreai-fp16 does.
 //
 //	go test ./internal/kernels -run '^$' -bench Best -benchtime 1000x
+//	go test ./internal/kernels -run '^$' -bench Best/GEMV/avx512/t1 -benchtime 1000x
 func BenchmarkBest(b *testing.B) {
-	for _, f := range []Format{F32, BF16, F16, I8Block, I4Block, U4Minval} {
-		b.Run(fmt.Sprintf("GEMV/%v", f), func(b *testing.B) { bestGEMV(b, f) })
-	}
-	for _, f := range []Format{F32, BF16, I8Block, U4Minval} {
-		b.Run(fmt.Sprintf("GEMM/%v", f), func(b *testing.B) { bestGEMM(b, f) })
+	b.Cleanup(func() { _ = Use("") })
+	for _, l := range Levels() {
+		for _, threads := range []int{1, 2} {
+			for _, k := range []kind{{F32, precision.F32}, {BF16, precision.F32}, {BF16, precision.F16}, {F16, precision.F32}, {I8Block, precision.F32},
+				{I8Block, precision.F16}, {I4Block, precision.F32}, {I4Block, precision.F16}, {U4Minval, precision.BF16}} {
+				b.Run(fmt.Sprintf("GEMV/%v/t%d/%v/%v", l, threads, k.f, k.round), func(b *testing.B) {
+					_ = Use(l.String())
+					bestGEMV(b, k, threads)
+				})
+			}
+		}
+		for _, f := range []Format{F32, BF16, I8Block, U4Minval} {
+			b.Run(fmt.Sprintf("GEMM/%v/%v", l, f), func(b *testing.B) {
+				_ = Use(l.String())
+				bestGEMM(b, f)
+			})
+		}
 	}
 }
 
@@ -165,39 +180,43 @@ func shortest(b *testing.B, fs ...func(i int)) []time.Duration {
 	return least
 }
 
-// bestGEMV reads pieces of a megabyte of matrices beyond the last-level cache.
-func bestGEMV(b *testing.B, f Format) {
+// bestGEMV reads pieces of a megabyte a thread of matrices beyond the last-level cache.
+func bestGEMV(b *testing.B, k kind, threads int) {
 	const rows, cols = 3584, 1024
-	ms := benchMatrices(b, f, rows, cols)
-	piece := max(4, int(int64(1<<20)*rows/ms[0].Bytes()))
-	x, out, p := benchVector(cols), make([]float32, rows), NewPool(1)
+	ms := benchMatrices(b, k.f, k.round, rows, cols)
+	piece := max(4, int(int64(threads<<20)*rows/ms[0].Bytes())) &^ 3
+	x, out, p := benchVector(cols), make([]float32, rows), NewPool(threads)
 	// Pieces are taken one after the other, by the three in turn: none is met again before 200 MB of others.
 	part := func(i int) *Matrix {
 		per := rows / piece
 		m := ms[i/per%len(ms)]
 		return m.Slice(i%per*piece, (i%per+1)*piece)
 	}
-	var sum uint64
+	var sum atomic.Uint64
 	t := shortest(b,
-		func(i int) { sum += meter.ReadLoop(part(3 * i).Data) },
+		func(i int) {
+			data := part(3 * i).Data
+			p.For(threads, len(data), func(lo, hi int) { // as the product hands its rows out
+				sum.Add(meter.ReadLoop(data[len(data)/threads*lo : len(data)/threads*hi]))
+			})
+		},
 		func(i int) { Fast.Linear(p, out, x, 1, part(3*i+1)) },
 		func(i int) { Exact.Linear(p, out, x, 1, part(3*i+2)) })
-	bytes := float64(part(0).Bytes())
+	bytes, flops := float64(part(0).Bytes()), 2*cols*float64(piece)
 	read := float64(len(part(0).Data)) / t[0].Seconds()
 	b.ReportMetric(read/1e9, "machine-GB/s")
 	b.ReportMetric(bytes/t[1].Seconds()/1e9, "fast-GB/s")
+	b.ReportMetric(flops/t[1].Seconds()/1e9, "fast-GFLOP/s")
 	b.ReportMetric(100*bytes/t[1].Seconds()/read, "fast-%read")
 	b.ReportMetric(100*bytes/t[2].Seconds()/read, "exact-%read")
 	b.ReportMetric(t[2].Seconds()/t[1].Seconds(), "exact/fast")
-	if sum == 1 {
-		b.Log(sum) // keeps the loop
-	}
+	b.Log(sum.Load()) // keeps the loop
 }
 
 // bestGEMM multiplies 384 rows of 1024 by 128 tokens: packing counts, as it does in a product of any size.
 func bestGEMM(b *testing.B, f Format) {
 	const rows, cols, tokens = 384, 1024, 128
-	m := benchMatrices(b, f, rows, cols)[0]
+	m := benchMatrices(b, f, precision.F32, rows, cols)[0]
 	x, out, p := benchVector(tokens*cols), make([]float32, tokens*rows), NewPool(1)
 	loop, flops := meter.FMALoop()
 	if loop == nil {

@@ -54,8 +54,8 @@ func FuzzLinear(f *testing.F) {
 		others(linearFastKernel, func(l Level, run linearFunc) {
 			var worst float64
 			for i, got := range c.run(t, run) {
-				if c.abs[i] < math.MaxFloat32/2 && !within(got, c.want[i], fastBound(m.Cols, c.abs[i]), &worst) {
-					t.Fatalf("%v, fast, %v: [%d] = %x, want %x within %g", l, c, i, got, c.want[i], fastBound(m.Cols, c.abs[i]))
+				if c.abs[i] < math.MaxFloat32/2 && !within(got, c.want[i], c.fastBound(i), &worst) {
+					t.Fatalf("%v, fast, %v: [%d] = %x, want %x within %g", l, c, i, got, c.want[i], c.fastBound(i))
 				}
 			}
 		})

@@ -34,6 +34,8 @@ type tiling[T float32 | float64] struct {
 	lanes  int // tokens of a register tile
 	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int)
 	half   func(y *T, ldy int, w *T, ldw int, x *T, k int) // of lanes/2 tokens; nil if there is none
+	// quick is the fast product of a few tokens where the stored form has a way of its own; nil if none has.
+	quick func(p *Pool, out, x []float32, rows int, w *Matrix) bool
 }
 
 // padded is how many places T tokens take in packed activations.
@@ -64,6 +66,9 @@ func (g *tiling[T]) multiply(y, w, packed []T, rows, padded, cols, j, n int) {
 
 func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows <= gemvTokensFast {
+		if g.quick != nil && g.quick(p, out, x, rows, w) {
+			return
+		}
 		const group = 4
 		p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
 			gemvFastSIMD(out, x, rows, w, group*lo, min(group*hi, w.Rows))

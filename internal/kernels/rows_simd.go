@@ -20,6 +20,7 @@ type rowsArgs struct {
 	dst              unsafe.Pointer
 	most             uint32
 	ahead            int // bytes from a weight to one that is soon to be read
+	off, table       unsafe.Pointer
 }
 
 // rowsKernel is one stored form's assembly.

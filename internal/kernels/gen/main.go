@@ -29,6 +29,17 @@ var files = map[string]func(){
 	"exp":            exps,
 	"round":          rounds,
 	"unpack":         func() { each(formats, unpack) },
+	"quick": func() {
+		for _, q := range []quick{scaleI8(false), roundI8(), scaleI4(), roundI4(), roundU4()} {
+			q.emit()
+		}
+		prepares()
+	},
+	"quick_512": func() {
+		for _, q := range []quick{scaleI8(true), scaleI4x16(), roundI4x16(), roundU4x16()} {
+			q.emit()
+		}
+	},
 }
 
 func main() {

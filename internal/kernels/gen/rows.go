@@ -15,6 +15,7 @@ const (
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
 	argMost, argAhead                 = 128, 136
+	argOff, argTable                  = 144, 152
 )
 
 func load64(a reg.Register, disp int) reg.GPVirtual {

@@ -1,0 +1,227 @@
+//go:build !noasm
+
+package kernels
+
+import (
+	"math"
+	"sync"
+	"unsafe"
+
+	"sibyl/precision"
+)
+
+// quickKernel is the fast product of a few tokens with quantized rows in blocks of 32 (gen/quick.go), for scales within
+// bounds: then no weight overflows its grid. Rows with other scales take rowsKernel.
+type quickKernel struct {
+	rows        int
+	run         func(a *byte)
+	prepare     func(q *quickRows, scale, low []byte) (least, most uint32)
+	least, most uint32           // bits of a scale, without sign
+	table       func() []float32 // what the kernel looks weights up in, if it does
+	order       bool             // x is to come as ordered writes it
+}
+
+// The scales that are quick: of binary16 those that leave 128*s finite, of bf16 2^-60 .. 2^60, so that no sum of a product and
+// a minval is subnormal. Where q*s is subnormal in binary16 it lies on its grid, as s does, and rounding to eleven bits leaves
+// it there.
+const (
+	leastF16Scale, mostF16Scale   = 0, 0x5fff
+	leastBF16Scale, mostBF16Scale = (127 - 60) << 7, (127 + 60) << 7
+)
+
+var (
+	quickScaleI8AVX2   = &quickKernel{4, quickScaleI8, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI8AVX512 = &quickKernel{4, quickScaleI8x16, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI8AVX2   = &quickKernel{2, quickRoundI8, scaleI8, leastF16Scale, mostF16Scale, nil, true}
+	quickScaleI4AVX2   = &quickKernel{4, quickScaleI4, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI4AVX2   = &quickKernel{2, quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
+	quickRoundI4AVX512 = &quickKernel{4, quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
+	quickRoundU4AVX2   = &quickKernel{2, quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
+	quickRoundU4AVX512 = &quickKernel{4, quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
+)
+
+// quick gives the kernel for the stored form, nil if there is none. A contract with binary16 weights has R16(q*s); where
+// the weights are float32, the scale multiplies a block's sum instead, which is within 2^-11 of every weight.
+func (m *Matrix) quick(wide bool) *quickKernel {
+	if m.Round != precision.F32 || m.Blocks.Axis != 1 || m.Blocks.Size != blockSize {
+		return nil
+	}
+	scaled := m.Asked == precision.F32
+	switch {
+	case m.Format == I8Block && scaled && wide:
+		return quickScaleI8AVX512
+	case m.Format == I8Block && scaled:
+		return quickScaleI8AVX2
+	case m.Format == I8Block:
+		return quickRoundI8AVX2
+	case m.Format == I4Block && wide: // as fast as scaling
+		return quickRoundI4AVX512
+	case m.Format == I4Block && scaled:
+		return quickScaleI4AVX2
+	case m.Format == I4Block:
+		return quickRoundI4AVX2
+	case m.Format == U4Minval && wide:
+		return quickRoundU4AVX512
+	case m.Format == U4Minval:
+		return quickRoundU4AVX2
+	}
+	return nil
+}
+
+// quickRows is a worker's place for the scales of some rows, four bytes a block.
+type quickRows struct{ scale, low, off []float32 }
+
+// widened runs a loop that takes scales by eight over all of them: the last ones come once more, from a copy.
+func widened(dst, second []float32, src []byte, loop func(dst, second *float32, src *byte, n int) (least, most uint32)) (least, most uint32) {
+	n := len(src) / 2
+	whole := n &^ 7
+	least = math.MaxUint32
+	if whole > 0 {
+		least, most = loop(&dst[0], &second[0], &src[0], whole)
+	}
+	if whole < n {
+		var last [16]byte
+		for i := range last {
+			last[i] = src[2*whole+i%(2*(n-whole))]
+		}
+		l, m := loop(&dst[whole], &second[whole], &last[0], 8)
+		least, most = min(least, l), max(most, m)
+	}
+	return least, most
+}
+
+func scaleOnly(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return widened(q.scale, q.low, scale, func(dst, second *float32, src *byte, n int) (least, most uint32) {
+		return widenScales(dst, second, src, n, 1, 1)
+	})
+}
+
+// scaleI8: 2^13 s, and what takes the 2^15+128 of a byte off again.
+func scaleI8(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return widened(q.scale, q.low, scale, func(dst, second *float32, src *byte, n int) (least, most uint32) {
+		return widenScales(dst, second, src, n, 0x1p13, -(0x1p15+128)*0x1p13)
+	})
+}
+
+func mantissaF16(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return widened(q.scale, q.off, scale, splitF16)
+}
+
+// mantissaBF16: a minval that is too large counts as such a scale.
+func mantissaBF16(q *quickRows, scale, low []byte) (least, most uint32) {
+	_, most = widened(q.low, q.low, low, widenBF16)
+	least, m := widened(q.scale, q.off, scale, splitBF16)
+	return least, max(most, m)
+}
+
+// tableF16 holds R16(q*s) for the scales 1 <= s < 2, in the order of their mantissas, sixteen q each as the nibble counts.
+var tableF16 = sync.OnceValue(func() []float32 {
+	t := make([]float32, 1024*16)
+	for i := range t {
+		t[i] = precision.F16.Value(float32(int8(i<<4)>>4) * precision.F16ToF32(uint16(0x3c00+i/16)))
+	}
+	return t
+})
+
+// tableBF16 holds B(q*s) for the scales 1 <= s < 2 of bf16.
+var tableBF16 = sync.OnceValue(func() []float32 {
+	t := make([]float32, 128*16)
+	for i := range t {
+		t[i] = precision.BF16.Value(float32(i%16) * precision.BF16ToF32(uint16(0x3f80+i/16)))
+	}
+	return t
+})
+
+// ordered writes x in the order in which quickRoundI8 meets it: of every 32, four from the first half and four from the
+// second in turn.
+func ordered(dst, x []float32) {
+	for b := 0; b+32 <= len(x); b += 32 {
+		y, z := dst[b:b+32], x[b:b+32]
+		for i := range 4 {
+			copy(y[8*i:8*i+4], z[4*i:])
+			copy(y[8*i+4:8*i+8], z[16+4*i:])
+		}
+	}
+}
+
+// scalesAtOnce is how many scales are widened before their rows are read: they stay in the first-level cache.
+const scalesAtOnce = 1024
+
+// gemvQuick is out[t, o] for rows lo..hi of w; x [rows, Cols], ordered the same as the kernel wants it.
+func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, lo, hi int) {
+	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
+	batch := max(k.rows, scalesAtOnce/per/k.rows*k.rows)
+	places := batch*per + 8
+	mem := scratch32.get(3 * places)
+	defer scratch32.put(mem)
+	q := quickRows{mem.x[:places], mem.x[places : 2*places], mem.x[2*places:]}
+	var a rowsArgs
+	if k.table != nil {
+		a.table = unsafe.Pointer(unsafe.SliceData(k.table()))
+	}
+	for first := lo; first < hi; first += batch {
+		last := min(first+batch, hi)
+		s := w.Blocks.Scale[2*first*per : 2*last*per]
+		var low []byte
+		if w.Format == U4Minval {
+			low = w.Blocks.Min[2*first*per : 2*last*per]
+		}
+		if least, most := k.prepare(&q, s, low); least < k.least || most > k.most {
+			gemvFastSIMD(out, x, rows, w, first, last)
+			continue
+		}
+		for o := first; o < last; {
+			group := k.rows
+			if o+group > last {
+				group = 1
+			}
+			a.point(w, o, 0, n)
+			at := (o - first) * per
+			a.scale, a.min, a.off = unsafe.Pointer(&q.scale[at]), unsafe.Pointer(&q.low[at]), unsafe.Pointer(&q.off[at])
+			a.sStride, a.ahead = 4*per, 2048
+			if a.wStride <= 4096 { // short rows: the next group's
+				a.ahead = group * a.wStride
+			}
+			if group == 1 { // the same row in every place
+				a.wStride, a.sStride = 0, 0
+			}
+			for t := range rows {
+				a.x = unsafe.Pointer(&ordered[t*n])
+				a.call(k.run)
+				copy(out[t*N+o:][:group], a.sum32[:])
+				// A block's sum may overflow before its scale makes it small; what is infinite stays so to the end.
+				if sum := a.sum32[0] + a.sum32[1] + a.sum32[2] + a.sum32[3]; sum-sum != 0 {
+					gemvFastSIMD(out[t*N:], x[t*n:], 1, w, o, o+group)
+				}
+			}
+			o += group
+		}
+	}
+}
+
+func quickAVX2(p *Pool, out, x []float32, rows int, w *Matrix) bool {
+	return linearQuick(w.quick(false), p, out, x, rows, w)
+}
+
+func quickAVX512(p *Pool, out, x []float32, rows int, w *Matrix) bool {
+	return linearQuick(w.quick(true), p, out, x, rows, w)
+}
+
+// linearQuick is the product of a few tokens with kernel k, if there is one.
+func linearQuick(k *quickKernel, p *Pool, out, x []float32, rows int, w *Matrix) bool {
+	if k == nil {
+		return false
+	}
+	y := x
+	if k.order {
+		mem := scratch32.get(rows * w.Cols)
+		defer scratch32.put(mem)
+		y = mem.x
+		ordered(y, x[:rows*w.Cols])
+	}
+	const group = 4
+	p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
+		gemvQuick(k, out, x, y, rows, w, group*lo, min(group*hi, w.Rows))
+	})
+	return true
+}
