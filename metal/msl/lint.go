@@ -2,8 +2,10 @@ package msl
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -27,12 +29,13 @@ var forbidden = map[string]string{
 	"isnan": "fast math may drop it: test the bits", "isinf": "fast math may drop it: test the bits",
 	"INFINITY": "fast math may drop it: write the largest number", "NAN": "fast math may drop it",
 	"function_constant": "function constants are outside of the subset: the CPU has no specialised pipelines",
-	"bfloat":            "bfloat needs MSL 3.1: keep ushort and its bits", "atomic_uint": "atomics are outside of the subset: their order is not declared",
-	"atomic_int": "atomics are outside of the subset: their order is not declared", "sampler": "textures are outside of the subset",
+	"bfloat":            "bfloat needs MSL 3.1: keep ushort and its bits", "sampler": "textures are outside of the subset",
 }
 
 var (
-	bareFloat  = regexp.MustCompile(`^(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?$|^\d+[eE][+-]?\d+$`)
+	bareFloat  = regexp.MustCompile(`^(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|0[xX][\da-fA-F]*\.?[\da-fA-F]*[pP][+-]?\d+)[lL]?$`)
+	integer    = regexp.MustCompile(`^(0[xX][\da-fA-F]+|0[bB][01]+|\d+)([uUlL]*)$`)
+	atomicType = regexp.MustCompile(`^atomic($|_)`)
 	vectorType = regexp.MustCompile(`^(float|half|u?int|u?char|u?short)[234]$`)
 	matrixType = regexp.MustCompile(`^simdgroup_(float|half|matrix|bfloat|load|store|multiply)`)
 	identifier = regexp.MustCompile(`^[A-Za-z_]\w*$`)
@@ -94,6 +97,7 @@ func parse(files []File) (out []unit, faults []Fault) {
 		l := &linter{file: f, ts: lex(f.Text)}
 		l.words()
 		l.pointers()
+		l.globals()
 		l.recursion()
 		u := unit{file: f}
 		u.kernels, u.cut = l.kernels()
@@ -129,6 +133,10 @@ func (l *linter) words() {
 			l.bad(i, "static inside of a function: MSL has no such variables; a member function is static inline")
 		case matrixType.MatchString(t.text):
 			l.bad(i, "%s: simdgroup matrices are outside of the subset, since the CPU has none", t.text)
+		case atomicType.MatchString(t.text):
+			l.bad(i, "%s: atomics are outside of the subset: their order is not declared", t.text)
+		case wide(t.text):
+			l.bad(i, "%s: a 64-bit literal: the subset's literals have 32 bits, with u above 2147483647; write ulong(x) << n", t.text)
 		case bareFloat.MatchString(t.text):
 			l.bad(i, "%s: a floating-point literal needs f or h, or it is a double", t.text)
 		case t.text == "(" && vectorType.MatchString(l.at(i+1)) && l.at(i+2) == ")":
@@ -139,9 +147,94 @@ func (l *linter) words() {
 			l.bad(i, "a lambda: MSL has none before 4.0")
 		case t.text == "threadgroup" && depth > 0 && l.declared(i):
 			l.bad(i, "threadgroup memory inside of a kernel: make it a parameter [[threadgroup(n)]], so that the device can check its size")
+			if n := l.arrayBytes(i); n > MaxThreadgroup {
+				l.bad(i, "%d bytes of threadgroup memory, want at most %d, which every Apple GPU has", n, MaxThreadgroup)
+			}
 		}
 	}
 }
+
+// MaxThreadgroup is how much threadgroup memory a threadgroup may have, in bytes.
+const MaxThreadgroup = 32 << 10
+
+// elementBytes are the sizes of the types that arrays are made of; vectors of three take four.
+var elementBytes = map[string]int{"bool": 1, "char": 1, "uchar": 1, "short": 2, "ushort": 2, "half": 2, "int": 4, "uint": 4, "float": 4, "ulong": 8}
+
+// arrayBytes is the size of the array whose declaration begins at i, as far as its lengths are literals: 0 where it is not known.
+func (l *linter) arrayBytes(i int) int {
+	bytes := 0
+	for ; i < len(l.ts) && l.at(i) != ";" && l.at(i) != "="; i++ {
+		t := l.at(i)
+		if vectorType.MatchString(t) {
+			last := len(t) - 1
+			bytes = elementBytes[t[:last]] * map[byte]int{'2': 2, '3': 4, '4': 4}[t[last]]
+		} else if n := elementBytes[t]; n > 0 {
+			bytes = n
+		} else if t == "[" {
+			m := integer.FindStringSubmatch(l.at(i + 1))
+			if m == nil || l.at(i+2) != "]" {
+				return 0
+			}
+			n, err := strconv.ParseUint(m[1], 0, 64)
+			if err != nil || n > 1<<32 {
+				n = 1 << 32
+			}
+			bytes = min(bytes, 1<<24) * int(n)
+		}
+	}
+	return bytes
+}
+
+// wide says whether a literal has 64 bits: by its suffix, or because its value needs them. Unsuffixed decimals are signed.
+func wide(text string) bool {
+	m := integer.FindStringSubmatch(text)
+	if m == nil {
+		return false
+	}
+	n, err := strconv.ParseUint(m[1], 0, 64)
+	decimal := m[1][0] != '0'
+	return strings.ContainsAny(m[2], "lL") || err != nil || n > math.MaxUint32 || decimal && m[2] == "" && n > math.MaxInt32
+}
+
+// globals finds variables at program scope: MSL has only constant ones. Braces of namespaces open no scope of their own.
+func (l *linter) globals() {
+	for i := 0; i < len(l.ts); {
+		if t := l.at(i); t[0] == '#' || t == ";" || t == "}" {
+			i++
+			continue
+		}
+		begin, first := i, l.at(i)
+		call, equals, constants := false, false, false
+	statement:
+		for ; i < len(l.ts); i++ {
+			switch t := l.at(i); {
+			case t == "constant":
+				constants = true
+			case t == "=":
+				equals = true
+			case t == "(" || t == "[[" || t == "[":
+				call = call || t == "(" && !equals
+				i = closing(l.ts, i)
+			case t == "{" && first == "namespace":
+				break statement
+			case t == "{":
+				i = closing(l.ts, i)
+				if call && !equals || slices.Contains(scopes, first) && l.at(i+1) != ";" {
+					break statement // a function's body needs no semicolon
+				}
+			case t == ";":
+				break statement
+			}
+		}
+		if !call && !constants && !slices.Contains(scopes, first) && first != "template" {
+			l.bad(begin, "%s %s: a variable at program scope must be constant: MSL has no other", first, l.at(begin+1))
+		}
+		i++
+	}
+}
+
+// scopes begin statements at program scope that declare no variable.
+var scopes = []string{"namespace", "using", "typedef", "struct", "class", "union", "enum", "static_assert"}
 
 // declared says whether the words from i on declare an array or variable, not a pointer.
 func (l *linter) declared(i int) bool {
@@ -165,41 +258,62 @@ func (l *linter) directive(i int) {
 	}
 }
 
-// pointers demands an address space of every pointer and reference that a parameter or statement declares.
+// pointers demands an address space of every pointer and reference: of those that a parameter, a statement or a function's result
+// declares, of casts and template arguments, and of each pointer that another one points to.
 func (l *linter) pointers() {
 	for i := range l.ts {
-		if t := l.at(i); t != "*" && t != "&" || !identifier.MatchString(l.at(i-1)) && l.at(i-1) != ">" || !identifier.MatchString(l.at(i+1)) {
+		if t := l.at(i); t != "*" && t != "&" {
 			continue
 		}
-		next := l.at(i + 2)
+		before, next, after := l.at(i-1), l.at(i+1), l.at(i+2)
+		named := identifier.MatchString(next)
+		if !identifier.MatchString(before) && before != ">" && before != "*" || !named && !slices.Contains([]string{")", ",", ">"}, next) {
+			continue
+		}
 		from := i - 1
-		for from >= 0 && !slices.Contains([]string{";", "{", "}", "(", ",", "="}, l.at(from)) {
+		for from >= 0 && !slices.Contains([]string{";", "{", "}", "(", ",", "="}, l.at(from)) && l.at(from)[0] != '#' {
 			from--
 		}
-		begin, parameter := l.at(from), false
-		if begin == "(" || begin == "," {
-			parameter = l.inParameters(from)
-		}
-		statement := (begin == ";" || begin == "{" || begin == "}") && slices.Contains([]string{"=", ";", "["}, next) && i-from > 1
-		if !parameter && !statement || begin == "=" {
+		begin := l.at(from)
+		statement := begin == "" || begin == ";" || begin == "{" || begin == "}" || begin[0] == '#'
+		switch {
+		case begin == "=" || l.at(from+1) == "return":
+			continue
+		case !named: // no expression ends with * or &
+		case statement && i-from > 1 && slices.Contains([]string{"=", ";", "["}, after):
+		case statement && i-from > 1 && after == "(" && l.at(closing(l.ts, i+2)+1) == "{": // a function's result
+		case (begin == "(" || begin == ",") && l.inParameters(from):
+		default:
 			continue
 		}
-		found, angles := false, 0
-		for _, t := range l.ts[from+1 : i] {
-			found = found || slices.Contains(spaces, t.text)
-			switch {
-			case t.text == "<":
-				angles++
-			case t.text == ">":
-				angles--
-			case t.text != "::" && !identifier.MatchString(t.text):
-				found = true // an expression, no type
-			}
-		}
-		if !found && angles == 0 {
-			l.bad(i, "%s %s %s: a pointer or reference needs its address space", l.at(i-1), l.at(i), l.at(i+1))
+		if !l.spaced(from+1, i) {
+			l.bad(i, "%s %s %s: a pointer or reference needs its address space", before, l.at(i), next)
 		}
 	}
+}
+
+// spaced says whether the words from..to-1 are a type in which every pointer, and what the mark at to makes, has its address space; an
+// expression counts as such.
+func (l *linter) spaced(from, to int) bool {
+	found, angles := false, 0
+	for _, t := range l.ts[from:to] {
+		switch {
+		case slices.Contains(spaces, t.text):
+			found = true
+		case t.text == "<":
+			angles++
+		case t.text == ">":
+			angles--
+		case t.text == "*" && angles == 0:
+			if !found {
+				return false
+			}
+			found = false // the pointer itself lies somewhere too
+		case t.text != "::" && t.text != "*" && t.text != "&" && !identifier.MatchString(t.text):
+			return true
+		}
+	}
+	return found || angles != 0
 }
 
 // inParameters says whether the bracket or comma at i is of a function's parameter list at its definition.
