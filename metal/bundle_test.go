@@ -75,22 +75,22 @@ func TestBundleRollout(t *testing.T) {
 	if test.Info().Contract != "coreai-fp16" || test.Info().Scheme != "int8hu-sym" {
 		t.Fatalf("%+v", test.Info())
 	}
-	prompts, n := rollouts(goldens.Load(t, "opticks-2m", "golden"))
+	prompts, n := goldens.Load(t, "opticks-2m", "golden").Rollouts()
 	if testing.Short() {
 		prompts, n = prompts[:1], 16
 	}
 	tokens, flips := 0, 0
 	for _, ids := range prompts {
-		chosen, margins := roll(t, ref, ids, engine.Options{MaxTokens: n})
-		got, _ := roll(t, test, ids, engine.Options{Force: chosen})
-		for i, id := range chosen {
+		chosen := roll(t, ref, ids, engine.Options{MaxTokens: n})
+		got := roll(t, test, ids, engine.Options{Force: idsOf(chosen)})
+		for i, want := range chosen {
 			tokens++
-			if got[i] == id {
+			if got[i].ID == want.ID {
 				continue
 			}
 			flips++
-			t.Logf("prompt of %d, token %d: %d where the oracle has %d at a margin of %.4f", len(ids), i, got[i], id, margins[i])
-			if !(margins[i] < floor) {
+			t.Logf("prompt of %d, token %d: %d where the oracle has %d at a margin of %.4f", len(ids), i, got[i].ID, want.ID, want.LogitGap())
+			if !(want.LogitGap() < floor) {
 				t.Errorf("neither TIE nor NEAR")
 			}
 		}

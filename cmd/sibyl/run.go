@@ -13,6 +13,7 @@ import (
 type Run struct {
 	Args     []string `arg:"" optional:"" name:"[SUBJECT] PROMPT" help:"What to continue; - reads it from standard input. One argument is the PROMPT, unless it is a path, an id in the hub cache, or starts with @."`
 	IDs      string   `name:"ids" placeholder:"IDS" help:"Token ids instead of a PROMPT: 1,2,3 or @FILE."`
+	Engine   string   `placeholder:"NAME" help:"The engine, where SUBJECT names none: the same as @NAME."`
 	Path     string   `default:"prefill" placeholder:"PATH" help:"How the prompt reaches the model: prefill, step, or chunk=N tokens a call; with +1 the last token in a call of its own."`
 	Chat     bool     `help:"The PROMPT is a user's message; the model's chat template goes around it."`
 	System   string   `placeholder:"TEXT" help:"The system message before it (with --chat)."`
@@ -64,6 +65,11 @@ func (v *Run) Run(ctx context.Context, a *App) (err error) {
 	s, prompt, err := v.arguments(ctx, a)
 	if err != nil {
 		return err
+	}
+	if v.Engine != "" {
+		if err := s.addEngine(v.Engine); err != nil {
+			return err
+		}
 	}
 	opt := engine.Options{}
 	if opt.Path, err = parsePath(v.Path); err != nil {

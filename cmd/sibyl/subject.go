@@ -143,6 +143,26 @@ func (s *Subject) add(name string) error {
 	return nil
 }
 
+// addEngine sets the engine that --engine names.
+func (s *Subject) addEngine(name string) error {
+	bad := &inputerr.Error{File: "--engine", Found: inputerr.Clip(name, 40), Want: "an engine"}
+	switch p, _, err := findPart(s.Text, name); {
+	case err != nil:
+		var engines []string
+		for _, p := range partTable {
+			if p.kind == partEngine {
+				engines = append(engines, p.name)
+			}
+		}
+		bad.Do = didYouMean(name, engines)
+		return bad
+	case p.kind != partEngine:
+		bad.Found, bad.Do = fmt.Sprintf("%s, a %s", bad.Found, p.kind), "write it behind the model: MODEL@"+name
+		return bad
+	}
+	return s.add(name)
+}
+
 // findPart looks a part up by its name; file is what follows "replay:", "contract:" or "recipe:".
 func findPart(subject, name string) (p part, file string, err error) {
 	bad := &inputerr.Error{File: "subject " + inputerr.Clip(subject, 80)}

@@ -19,11 +19,12 @@ import (
 
 func main() {
 	out := flag.String("o", "", "write the document to this file instead of standard output")
+	only := flag.String("only", "", "measure this section alone (metal, graph, ...), to look at it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	r := &report{}
-	if err := measure(ctx, r); err != nil {
+	if err := measure(ctx, r, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "accuracy:", err)
 		os.Exit(2)
 	}
@@ -42,16 +43,19 @@ func main() {
 	}
 }
 
-// measure fills the report, section by section.
-func measure(ctx context.Context, r *report) error {
+// measure fills the report, section by section; only, if not empty, is the one that is wanted.
+func measure(ctx context.Context, r *report, only string) error {
 	for _, s := range []struct {
 		name string
 		run  func(context.Context, *report) error
 	}{
 		{"taps", taps}, {"long", long}, {"edge", edge}, {"rms", rmsToFloat64}, {"float64", float64Row},
 		{"greedy ids", ids}, {"tokenizer", tokens}, {"gate", gate}, {"hashes", hashes}, {"bundles", bundles},
-		{"graph", graphs}, {"shipped", shipped},
+		{"graph", graphs}, {"shipped", shipped}, {"metal", metalKernels},
 	} {
+		if only != "" && s.name != only {
+			continue
+		}
 		fmt.Fprintln(os.Stderr, "accuracy: measuring", s.name)
 		if err := s.run(ctx, r); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)

@@ -20,10 +20,10 @@ var (
 	paths = []engine.Path{{Chunk: 0}, {Chunk: 1}, {Chunk: 7}}
 )
 
-// subject opens an engine for a set: mode "fp64" is the float64 engine, others are the CPU engine's.
+// subject opens an engine for a set: modes "fp64" and "metal-cpu" are engines of their own, others are the CPU engine's.
 func subject(ctx context.Context, g *goldens.Set, mode string) (engine.Engine, error) {
-	if mode == "fp64" {
-		return engine.Open(ctx, "fp64", engine.Spec{Model: g.Model})
+	if mode == "fp64" || mode == "metal-cpu" {
+		return engine.Open(ctx, mode, engine.Spec{Model: g.Model})
 	}
 	return engine.Open(ctx, "cpu", engine.Spec{Model: g.Model, Mode: mode})
 }

@@ -6,12 +6,14 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"sibyl/internal/safetensors"
@@ -151,4 +153,22 @@ func (s *Set) JSON(t testing.TB, file string, v any) {
 	if err := json.Unmarshal(b, v); err != nil {
 		t.Fatalf("%s/%s.json: %v", s.Name, file, err)
 	}
+}
+
+// Rollouts are the prompts from which engines' greedy ids are compared, and how many tokens each: the set's short prompts; of the demo
+// model 12 of 64 tokens, its eight and four cuts of its passage.
+func (s *Set) Rollouts() (prompts [][]int32, tokens int) {
+	all := s.Prompts()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if ids := all[name]; len(ids) <= 70 && (s.Name != "opticks-2m" || strings.HasPrefix(name, "g")) {
+			prompts = append(prompts, ids)
+		}
+	}
+	if s.Name != "opticks-2m" {
+		return prompts, 24
+	}
+	for i := range 4 {
+		prompts = append(prompts, all["passage"][45*i:][:16])
+	}
+	return prompts, 64
 }
