@@ -76,10 +76,12 @@ type Info struct {
 	WeightsSHA256 string // of the weights it reads, "" if not known
 	ConfigSHA256  string
 	Threads       int
-	Profile       string           // of a bundle: "zoo-s1", "apple-q35"; "" for a checkpoint
-	Warnings      []string         // what was let pass on request
-	Streams       bool             // weights are read layer by layer: a pass over all prompts costs one reading, a step of one token too
-	Fallbacks     map[string]int64 // how often a slower path was taken, by name
+	Profile       string   // of a bundle: "zoo-s1", "apple-q35"; "" for a checkpoint
+	Warnings      []string // what was let pass on request
+	// Streams: weights are read layer by layer. A pass over all prompts costs one reading, a step of one token too. Score shows
+	// one prompt after the other.
+	Streams   bool
+	Fallbacks map[string]int64 // how often a slower path was taken, by name
 }
 
 // StateDTypes are the storage types of the states, "F32" unless a contract says otherwise, and where layers differ.
@@ -116,6 +118,10 @@ type Want struct {
 	State *State
 	// FinalState, if not nil, is filled with the state after the only prompt (needs ReadState).
 	FinalState *State
+	// Layer, if not nil, is called by an engine that streams (Info.Streams) before it reads the weights of layer 0, 1, ...,
+	// and with the number of layers before the head. It may wait: engines that run side by side thus read a layer one after
+	// the other while it is in memory, and it comes from the disk once for all of them.
+	Layer func(l int)
 }
 
 // Sink receives taps. Names are those of DESIGN section 3 without a prefix ("layer3.attn.q_rope").

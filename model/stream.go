@@ -114,6 +114,7 @@ func (r *run) layerMajor() error {
 	passes := r.embedded()
 	st.letGo(config.Embed)
 	for l := range d.Layers {
+		r.reach(l)
 		for _, s := range r.s.States {
 			d.begin(s, l)
 		}
@@ -134,14 +135,45 @@ func (r *run) layerMajor() error {
 			return err
 		}
 	}
-	for i := range passes {
-		passes[i].enter(call)
-		if err := r.shown(passes[i].x); err != nil {
-			return err
-		}
-		passes[i].x = nil
+	r.reach(len(d.Layers))
+	return r.shown(r.inOrder(passes))
+}
+
+// reach tells who asked for it that layer l is next.
+func (r *run) reach(l int) {
+	if r.want.Layer != nil {
+		r.want.Layer(l)
 	}
-	return nil
+}
+
+// inOrder makes one call of all passes, the prompts one after the other, and gives its residual stream: the head then shows
+// them in an order that others can follow, in blocks that are as large whatever the cuts were.
+func (r *run) inOrder(passes []pass) []float32 {
+	call, H := &r.s.call, r.e.d.Config.HiddenSize
+	rows := 0
+	for i := range passes {
+		rows += passes[i].rows
+	}
+	seqs, x := []ragged.Seq(nil), make([]float32, 0, rows*H)
+	for i := range r.prompts {
+		all := ragged.Seq{Index: r.first + i, Row: len(x) / H}
+		for _, p := range passes {
+			for _, s := range p.seqs {
+				if s.Index != all.Index {
+					continue
+				}
+				if all.Len == 0 {
+					all.Pos = s.Pos
+				}
+				all.Len += s.Len
+				x = append(x, p.x[s.Row*H:][:s.Len*H]...)
+			}
+		}
+		seqs = append(seqs, all)
+	}
+	clear(passes)
+	call.Seqs, call.States, call.Rows, call.tables = seqs, nil, rows, nil
+	return x
 }
 
 // embedded makes the passes, each at the input of the first layer.

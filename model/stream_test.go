@@ -188,9 +188,17 @@ func TestStreamReadsOnce(t *testing.T) {
 		prompts = append(prompts, engine.Prompt{IDs: make([]int32, 40+i)})
 	}
 	for pass := 1; pass <= 2; pass++ {
-		shown := 0
-		if err := e.Score(t.Context(), prompts, engine.Want{From: 39}, func(*engine.Position) error { shown++; return nil }); err != nil {
+		var layers, seqs []int
+		want := engine.Want{From: 39, Layer: func(l int) { layers = append(layers, l) }}
+		err := e.Score(t.Context(), prompts, want, func(p *engine.Position) error { seqs = append(seqs, p.Seq); return nil })
+		if err != nil {
 			t.Fatal(err)
+		}
+		if n := len(c.layers); len(layers) != n+1 || !slices.IsSorted(layers) || layers[0] != 0 || layers[n] != n {
+			t.Errorf("layers %v were told of, want 0 to %d", layers, n)
+		}
+		if !slices.IsSorted(seqs) || len(seqs) != len(prompts)*(len(prompts)+1)/2 {
+			t.Errorf("%d positions, of prompts %v, want one prompt after the other", len(seqs), seqs)
 		}
 		for l, n := range c.layers {
 			if n != pass {

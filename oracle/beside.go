@@ -16,9 +16,10 @@ const MaxHeld = 64 << 20
 type rowPair struct{ a, b []float32 }
 
 // beside is teacher forcing of two engines over the same texts, side by side where both show whole rows: a row of one
-// waits for that of the other, in at most MaxHeld bytes, so that no input is too long to be compared row by row. onA
+// waits for that of the other, in about MaxHeld bytes, so that no input is too long to be compared row by row. onA
 // and onB are told what each shows, from two goroutines; onB gets the rows, if both show them. If b ends early, a goes
-// on alone; if a does, b's error is a skip. Texts are cut into batches whose rows fit, or of one text.
+// on alone; if a does, b's error is a skip. An engine that streams is given all texts at once, for it reads its weights once
+// a call; if both do, they go through the layers together. To others texts are given in batches whose rows fit, or of one.
 func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protocol,
 	onA func(seq int, s Seen), onB func(seq, pos int, s Seen, rows *rowPair)) (errA, errB error) {
 	rowBytes := 4 * a.Info().VocabSize
@@ -26,53 +27,45 @@ func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protoco
 	if !rows {
 		rowBytes = 0
 	}
-	for lo := 0; lo < len(texts); {
-		hi := batchEnd(texts, lo, rowBytes)
-		m := newMeeting()
-		if !rows || errB != nil {
-			m.leave()
-		}
-		part := texts[lo:hi]
-		one := func() {
-			errA = scoreRows(ctx, a, "the reference", part, p, rows && errB == nil, func(seq, pos int, s Seen, row []float32) error {
-				onA(lo+seq, s)
-				m.put(seq, pos, row)
-				return nil
-			})
-			m.end()
-		}
-		two := func() error {
-			return scoreRows(ctx, b, "the test engine", part, p, rows, func(seq, pos int, s Seen, row []float32) error {
-				var pair *rowPair
-				if rows {
-					held, ok := m.take(seq, pos)
-					if !ok {
-						return errAlone
-					}
-					pair = &rowPair{held, row}
-					defer m.done(held)
+	m := newMeeting()
+	if !rows {
+		m.leave()
+	} else if a.Info().Streams && b.Info().Streams {
+		m.turns = newTurns(2)
+	}
+	one := func() {
+		errA = inBatches(ctx, a, "the reference", texts, rowBytes, m, runnerA, p, func(seq, pos int, s Seen, row []float32) error {
+			onA(seq, s)
+			m.put(seq, pos, row)
+			return nil
+		})
+		m.turns.leave(runnerA)
+		m.end()
+	}
+	two := func() {
+		errB = inBatches(ctx, b, "the test engine", texts, rowBytes, m, runnerB, p, func(seq, pos int, s Seen, row []float32) error {
+			var pair *rowPair
+			if rows {
+				held, ok := m.take(seq, pos)
+				if !ok {
+					return errAlone
 				}
-				onB(lo+seq, pos, s, pair)
-				return nil
-			})
-		}
-		if !rows || errB != nil {
-			one()
-			if errA == nil && errB == nil {
-				errB = two()
+				pair = &rowPair{held, row}
+				defer m.done(held)
 			}
-		} else {
-			var wg sync.WaitGroup
-			wg.Go(one)
-			err := two()
-			m.leave()
-			wg.Wait()
-			errB = err
-		}
-		if errA != nil || ctx.Err() != nil {
-			break
-		}
-		lo = hi
+			onB(seq, pos, s, pair)
+			return nil
+		})
+		m.turns.leave(runnerB)
+		m.leave()
+	}
+	if rows {
+		var wg sync.WaitGroup
+		wg.Go(one)
+		two()
+		wg.Wait()
+	} else if one(); errA == nil && ctx.Err() == nil {
+		two()
 	}
 	if errA == nil && errB == nil && ctx.Err() != nil {
 		errA = ctx.Err()
@@ -81,6 +74,25 @@ func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protoco
 		errB = skip{"the reference did not get this far"}
 	}
 	return errA, errB
+}
+
+// inBatches is scoreRows over all texts, in batches as beside says, each told of by its index among all.
+func inBatches(ctx context.Context, e engine.Engine, who string, texts [][]int32, rowBytes int, m *meeting, runner int, p *Protocol,
+	each func(seq, pos int, s Seen, row []float32) error) error {
+	if e.Info().Streams {
+		rowBytes = 0
+	}
+	for lo := 0; lo < len(texts) && ctx.Err() == nil; {
+		hi := batchEnd(texts, lo, rowBytes)
+		err := scoreRows(ctx, e, who, texts[lo:hi], p, m, runner, func(seq, pos int, s Seen, row []float32) error {
+			return each(lo+seq, pos, s, row)
+		})
+		if err != nil {
+			return err
+		}
+		lo = hi
+	}
+	return nil
 }
 
 // errAlone ends the second engine when the first has ended.
@@ -98,10 +110,14 @@ func batchEnd(texts [][]int32, lo, rowBytes int) int {
 	return hi
 }
 
+// The two runners of a meeting.
+const runnerA, runnerB = 0, 1
+
 // meeting is where the rows of one engine wait for those of another. Both show a text's positions in order, so within
-// one text the wait always ends; if engines order several texts differently, the batch's rows are few enough to be
+// one text the wait always ends; if engines order the texts of a batch differently, the batch's rows are few enough to be
 // held at once, and an engine whose row is asked for never waits.
 type meeting struct {
+	turns *turns // of engines that run one at a time, else nil
 	mu    sync.Mutex
 	moved sync.Cond
 	rows  map[[2]int][]float32
@@ -123,9 +139,7 @@ func newMeeting() *meeting {
 func (m *meeting) put(seq, pos int, row []float32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for !m.left && !m.asked && m.held > 0 && m.held+4*len(row) > MaxHeld {
-		m.moved.Wait()
-	}
+	m.wait(runnerA, func() bool { return !m.left && !m.asked && m.held > 0 && m.held+4*len(row) > MaxHeld })
 	if m.left {
 		return
 	}
@@ -145,15 +159,35 @@ func (m *meeting) take(seq, pos int) ([]float32, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at := [2]int{seq, pos}
-	for m.rows[at] == nil && !m.ended {
-		m.asked, m.want = true, at
-		m.moved.Broadcast()
-		m.moved.Wait()
-	}
+	m.wait(runnerB, func() bool {
+		missing := m.rows[at] == nil && !m.ended
+		if missing {
+			m.asked, m.want = true, at
+			m.moved.Broadcast()
+		}
+		return missing
+	})
 	m.asked = false
 	row, ok := m.rows[at]
 	delete(m.rows, at)
 	return row, ok
+}
+
+// wait waits while the condition holds, during which the other has its turn.
+func (m *meeting) wait(who int, while func() bool) {
+	if !while() {
+		return
+	}
+	m.turns.leave(who)
+	for while() {
+		m.moved.Wait()
+	}
+	if m.turns == nil {
+		return
+	}
+	m.mu.Unlock() // back waits for the other, which may want the lock
+	m.turns.back(who)
+	m.mu.Lock()
 }
 
 // done gives a taken row back for reuse.
@@ -163,6 +197,13 @@ func (m *meeting) done(row []float32) {
 	m.held -= 4 * len(row)
 	m.spare = append(m.spare, row)
 	m.moved.Broadcast()
+}
+
+// meets says whether rows are wanted.
+func (m *meeting) meets() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.left
 }
 
 func (m *meeting) set(flag *bool) {
@@ -175,11 +216,11 @@ func (m *meeting) set(flag *bool) {
 func (m *meeting) leave() { m.set(&m.left) }
 func (m *meeting) end()   { m.set(&m.ended) }
 
-// scoreRows is score that also hands over the rows of logits, if they are wanted.
-func scoreRows(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, rows bool,
+// scoreRows is score that also hands over the rows of logits, if somebody waits for them.
+func scoreRows(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, m *meeting, runner int,
 	each func(seq, pos int, s Seen, row []float32) error) error {
 	shows := e.Info().Shows
-	want := engine.Want{TopK: p.candidates(shows), Path: p.Path, Logits: rows}
+	want := engine.Want{TopK: p.candidates(shows), Path: p.Path, Logits: m.meets(), Layer: m.turns.layer(runner)}
 	return scoreWant(ctx, e, who, texts, want, func(q *engine.Position) error {
 		return each(q.Seq, q.Pos, see(q, shows), slices.Clip(q.Logits))
 	})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"sibyl/engine"
 	"sibyl/precision"
@@ -182,56 +183,74 @@ func Kinds(specs []ControlSpec, text string) ([]ControlSpec, error) {
 
 // runControls runs the controls over the texts that hold a flip, as far as its last one: elsewhere they have nothing
 // to explain. What is then still unexplained is put to the noisy ones. A control that fails is a reason to doubt: a cause
-// could be missed.
+// could be missed. Where the weights are streamed, all that are asked the same read them together.
 func (g *gate) runControls(ctx context.Context) error {
 	if g.ref == nil {
 		return nil
 	}
-	texts, prompts := g.flipped()
-	for k, c := range g.Controls {
-		if c.Noisy {
-			continue
+	together := g.Ref.Info().Streams
+	for _, noisy := range []bool{false, true} {
+		var ks []int
+		for k, c := range g.Controls {
+			if c.Noisy == noisy && c.Kind != ControlNoise && c.Same == "" {
+				ks = append(ks, k)
+			}
 		}
-		if err := g.askControl(ctx, k, texts, prompts); err != nil {
-			return err
+		for len(ks) > 0 {
+			n := 1
+			if together {
+				n = len(ks)
+			}
+			texts, prompts := g.flipped()
+			if noisy {
+				texts, prompts = g.unexplained()
+			}
+			if err := g.askControls(ctx, ks[:n], texts, prompts); err != nil {
+				return err
+			}
+			ks = ks[n:]
 		}
 	}
-	for k, c := range g.Controls {
-		if !c.Noisy {
+	return nil
+}
+
+// askControls runs controls ks over texts of some prompts, through the layers together.
+func (g *gate) askControls(ctx context.Context, ks []int, texts [][]int32, prompts []int) error {
+	if len(texts) == 0 {
+		return nil
+	}
+	t, rows, errs := newTurns(len(ks)), make([][][]Seen, len(ks)), make([]error, len(ks))
+	var wg sync.WaitGroup
+	for i, k := range ks {
+		wg.Go(func() {
+			defer t.leave(i)
+			rows[i], errs[i] = g.runControl(ctx, k, texts, t.layer(i), func(ctx context.Context, k int, e engine.Engine, who string) error {
+				t.leave(i)
+				return g.decodeControl(ctx, k, e, who)
+			})
+		})
+	}
+	wg.Wait()
+	for i, k := range ks {
+		if errs[i] != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("gate stopped in the controls: %w", ctx.Err())
+			}
+			g.res.Controls[k].Note = oneLine(errs[i].Error())
+			g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+g.res.Controls[k].Note)
 			continue
 		}
-		texts, prompts = g.unexplained()
-		if err := g.askControl(ctx, k, texts, prompts); err != nil {
-			return err
+		g.ctls[k] = make([][]Seen, len(g.res.Prompts))
+		for j, row := range rows[i] {
+			g.ctls[k][prompts[j]] = row
 		}
 	}
 	return nil
 }
 
-// askControl runs control k over texts of some prompts, unless it is one that needs no run.
-func (g *gate) askControl(ctx context.Context, k int, texts [][]int32, prompts []int) error {
-	if c := &g.Controls[k]; c.Kind == ControlNoise || c.Same != "" || len(texts) == 0 {
-		return nil
-	}
-	rows, err := g.runControl(ctx, k, texts, g.decodeControl)
-	if err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("gate stopped in the controls: %w", ctx.Err())
-		}
-		g.res.Controls[k].Note = oneLine(err.Error())
-		g.res.Reasons = append(g.res.Reasons, "an engine is not available: "+g.res.Controls[k].Note)
-		return nil
-	}
-	g.ctls[k] = make([][]Seen, len(g.res.Prompts))
-	for i, row := range rows {
-		g.ctls[k][prompts[i]] = row
-	}
-	return nil
-}
-
-// runControl scores texts with control k, which it opens and closes if that is left to it; then, if not nil, is asked of
-// it too.
-func (g *gate) runControl(ctx context.Context, k int, texts [][]int32,
+// runControl scores texts with control k, which it opens and closes if that is left to it; layer is engine.Want.Layer. Then,
+// if not nil, is asked of it too.
+func (g *gate) runControl(ctx context.Context, k int, texts [][]int32, layer func(int),
 	then func(ctx context.Context, k int, e engine.Engine, who string) error) (rows [][]Seen, err error) {
 	c := &g.Controls[k]
 	who, e := "control "+c.Label, c.Engine
@@ -246,7 +265,7 @@ func (g *gate) runControl(ctx context.Context, k int, texts [][]int32,
 			}
 		}()
 	}
-	rows, err = g.scoreTexts(ctx, e, who, texts)
+	rows, err = g.scoreTexts(ctx, e, who, texts, layer)
 	g.res.Controls[k].Engine = describe(e.Info())
 	if err == nil && then != nil {
 		err = then(ctx, k, e, who)

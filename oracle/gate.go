@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
@@ -118,9 +119,12 @@ type gate struct {
 
 	ref  [][]Seen   // REF over prompt and continuation, [prompt][pos]; nil until qualified
 	gen  [][]Seen   // REF's decode path, [prompt][generated token]
+	said [][]int32  // what REF said beyond its last correction, [prompt]: a guess of what it will say
 	ctls [][][]Seen // the same for each control, [control][prompt][pos]: as far as it was run
 	// steps is the decode path of each control whose calls matter, [control][prompt][generated token].
 	steps [][][]Seen
+
+	telling sync.Mutex // Progress
 
 	tested []Shown // what TEST showed, by part and prompt
 	forced error   // how TEST's teacher forcing ended, which is run beside REF's
@@ -195,7 +199,10 @@ func (g *gate) settle(ctx context.Context, name PartName, err error) error {
 // oneLine keeps an engine's message from breaking the first line, which is the decision.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
+// progress may be called from several goroutines.
 func (g *gate) progress(stage string, done, total int) {
+	g.telling.Lock()
+	defer g.telling.Unlock()
 	if g.Progress != nil {
 		g.Progress(stage, done, total)
 	}

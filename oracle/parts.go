@@ -62,10 +62,10 @@ func (g *gate) texts() [][]int32 {
 	return texts
 }
 
-// scoreTexts keeps what e shows at every position of the texts, [text][pos].
-func (g *gate) scoreTexts(ctx context.Context, e engine.Engine, who string, texts [][]int32) ([][]Seen, error) {
+// scoreTexts keeps what e shows at every position of the texts, [text][pos]; layer is engine.Want.Layer.
+func (g *gate) scoreTexts(ctx context.Context, e engine.Engine, who string, texts [][]int32, layer func(int)) ([][]Seen, error) {
 	seen, done, total := make([][]Seen, len(texts)), 0, size(texts)
-	err := score(ctx, e, who, texts, &g.p, func(seq, _ int, s Seen) error {
+	err := score(ctx, e, who, texts, &g.p, layer, func(seq, _ int, s Seen) error {
 		seen[seq] = append(seen[seq], s)
 		done++
 		g.progress(who+": teacher forcing", done, total)
@@ -121,7 +121,7 @@ func (g *gate) runNoise(ctx context.Context) error {
 		if c.Kind != ControlNoise {
 			continue
 		}
-		rows, err := g.runControl(ctx, k, g.texts(), nil)
+		rows, err := g.runControl(ctx, k, g.texts(), nil, nil)
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func TestGateStreamed(t *testing.T) {
 			flipAfter(1, 4)(at, row)
 			flipAfter(20, 2, 3)(at, row)
 		}, passes: 3},
-		{name: "a test that is streamed too proposes nothing", testStream: true, passes: 5},
+		{name: "a test that is streamed too is not asked", testStream: true, passes: 5},
 		{name: "a stop id ends a continuation", stop: []int32{stopOf(gatePrompts[0].IDs, 2)}, passes: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,6 +85,54 @@ func TestGateStreamed(t *testing.T) {
 				t.Errorf("part 4 = %+v, streamed test: %v", p, tt.testStream)
 			}
 		})
+	}
+}
+
+// TestGuess: what is proposed where no engine is asked.
+func TestGuess(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name             string
+		text, said, want []int32
+	}{
+		{"what followed the last two", []int32{5, 6, 1, 5, 9, 5, 6}, []int32{7, 7, 7}, []int32{1, 5, 9}},
+		{"what REF said", []int32{1, 2}, []int32{7, 8, 9, 10}, []int32{7, 8, 9}},
+		{"what REF said of that place", []int32{5, 6, 1, 5, 6}, []int32{7, 8, 9}, []int32{1, 5, 6}},
+		{"what followed the last one, where it stood last", []int32{5, 1, 5, 2, 4, 5}, nil, []int32{2, 4, 5}},
+		{"what REF said is looked up too", []int32{3, 4, 8, 1}, []int32{3, 4}, []int32{3, 4, 8}},
+		{"the last id again", []int32{3}, nil, []int32{3, 3, 3}},
+	} {
+		if got := guess(tt.text, tt.said, 3); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestGateGuesses: where both engines stream, a continuation that repeats itself takes fewer passes than it has tokens.
+func TestGateGuesses(t *testing.T) {
+	t.Parallel()
+	s, p := gateSetup(nil, nil)
+	lead := func(ids []int32) int32 { return 11 + (ids[len(ids)-1]-10)%3 } // 11, 12, 13, 11, ...
+	for _, e := range []*enginetest.Fake{fake(s.Ref), fake(s.Test)} {
+		e.Describes.Streams = true
+		e.Row = func(at enginetest.At) []float64 {
+			row := make([]float64, e.Describes.VocabSize)
+			row[lead(at.Prefix)] = 4
+			return row
+		}
+	}
+	s.Prompts, p.MaxTokens = []Prompt{{IDs: []int32{3, 11, 12}}}, 12
+	r, err := Gate(t.Context(), s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []int32{13, 11, 12, 13, 11, 12, 13, 11, 12, 13, 11, 12}
+	if !slices.Equal(r.Prompts[0].RefIDs, want) {
+		t.Errorf("REF's continuation = %v, want %v", r.Prompts[0].RefIDs, want)
+	}
+	// The first pass learns 13, the second that 11 follows it; from there on all is a repetition.
+	if r.RefPasses > 4 {
+		t.Errorf("%d passes for a repetition of three ids", r.RefPasses)
 	}
 }
 

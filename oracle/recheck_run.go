@@ -103,7 +103,7 @@ func (r *recheck) run(ctx context.Context, info engine.Info) error {
 		for i := range r.recorded {
 			texts[i] = r.t.text(&r.recorded[i])
 		}
-		return score(ctx, r.e, who, texts, p, func(seq, pos int, s Seen) error {
+		return score(ctx, r.e, who, texts, p, nil, func(seq, pos int, s Seen) error {
 			r.compare(r.recorded[seq], pos, s)
 			tick()
 			return nil

@@ -42,9 +42,10 @@ func generate(ctx context.Context, e engine.Engine, who string, q *PromptResult,
 }
 
 // score is teacher forcing of e over texts as one ragged batch.
-func score(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, each func(seq, pos int, s Seen) error) error {
+func score(ctx context.Context, e engine.Engine, who string, texts [][]int32, p *Protocol, layer func(int),
+	each func(seq, pos int, s Seen) error) error {
 	shows := e.Info().Shows
-	return scoreWant(ctx, e, who, texts, engine.Want{TopK: p.candidates(shows), Path: p.Path}, func(q *engine.Position) error {
+	return scoreWant(ctx, e, who, texts, engine.Want{TopK: p.candidates(shows), Path: p.Path, Layer: layer}, func(q *engine.Position) error {
 		return each(q.Seq, q.Pos, see(q, shows))
 	})
 }

@@ -37,6 +37,7 @@ type Fake struct {
 	Config    *config.Config // shapes of taps and states
 	Row       func(at At) []float64
 	Fail      func(at At) error
+	Layer     func(l int) // told, if not nil, of each layer that is read while Describes.Streams, and last of the head
 
 	closed bool
 }
@@ -91,6 +92,7 @@ func (f *Fake) Score(ctx context.Context, prompts []engine.Prompt, want engine.W
 			return err
 		}
 	}
+	f.stream(want.Layer)
 	for i, p := range prompts {
 		before, err := f.tokens(want.State)
 		if err != nil {
@@ -114,6 +116,18 @@ func (f *Fake) Score(ctx context.Context, prompts []engine.Prompt, want engine.W
 		}
 	}
 	return nil
+}
+
+// stream goes through the layers, each when reach lets it.
+func (f *Fake) stream(reach func(l int)) {
+	for l := 0; f.Describes.Streams && l <= f.Config.NumLayers; l++ {
+		if reach != nil {
+			reach(l)
+		}
+		if f.Layer != nil {
+			f.Layer(l)
+		}
+	}
 }
 
 // Generate implements engine.Engine. The last token is shown and not consumed.

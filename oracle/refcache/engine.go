@@ -162,6 +162,13 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 			run = append(run, i)
 		}
 	}
+	if len(run) > 0 && len(run) < len(prompts) && want.Logits && e.info.Streams {
+		// It reads its weights once for any number of texts, and who compares rows needs the texts in order.
+		run = run[:0]
+		for i := range prompts {
+			known[i], run = nil, append(run, i)
+		}
+	}
 	if len(run) > 0 {
 		if err := e.scoreRest(ctx, prompts, run, want, each); err != nil {
 			return err
