@@ -95,7 +95,7 @@ func open(d driver, src bundle.Source, spec engine.Spec, subject string) (*Engin
 	}
 	e := &Engine{name: d.name, src: src, dev: dev}
 	if err := e.bind(p, scheme, subject); err != nil {
-		dev.Close()
+		_ = e.giveBack() // the first error is the one to tell
 		return nil, orUnavailable(err)
 	}
 	label, part := p.label()
@@ -111,7 +111,7 @@ func open(d driver, src bundle.Source, spec engine.Spec, subject string) (*Engin
 	if b, ok := src.(*bundle.Shipped); ok {
 		profile, err := b.Profile()
 		if err != nil {
-			return nil, errors.Join(err, dev.Close())
+			return nil, errors.Join(err, e.giveBack())
 		}
 		e.info.Profile, e.info.Warnings = profile.Name, b.Warnings()
 		if named := quant.NameOf(b); named != "" {
@@ -189,6 +189,7 @@ type Engine struct {
 	name    string
 	src     bundle.Source
 	dev     gpu.Device
+	mem     *memory
 	d       *decoder
 	scratch scratch
 	info    engine.Info
@@ -204,8 +205,17 @@ func (e *Engine) bind(p *plan, scheme *quant.Assignment, subject string) error {
 	if err != nil {
 		return err
 	}
-	e.d, err = bind(e.src, p, scheme, set, &memory{dev: e.dev, name: subject})
+	e.mem = newMemory(e.dev, subject)
+	e.d, err = bind(e.src, p, scheme, set, e.mem)
 	return err
+}
+
+// giveBack releases all that the engine has of the device.
+func (e *Engine) giveBack() error {
+	if e.mem != nil {
+		e.mem.close()
+	}
+	return e.dev.Close()
 }
 
 // Info implements engine.Engine.
@@ -224,7 +234,7 @@ func (e *Engine) Close() error {
 	}
 	e.scratch.release(e.d.mem, e.d.cfg)
 	e.d = nil
-	return errors.Join(e.dev.Close(), e.src.Close())
+	return errors.Join(e.giveBack(), e.src.Close())
 }
 
 func (e *Engine) limits() engine.Limits {

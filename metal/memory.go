@@ -8,30 +8,76 @@ import (
 	"sibyl/precision"
 )
 
-// memory gives a device's buffers and counts them against its working set, before anything is allocated.
+// memory gives a device's buffers and counts them against its working set, before anything is allocated. What is not released
+// one by one goes with close.
 type memory struct {
 	dev  gpu.Device
 	name string
 	used int64
+	held map[gpu.Buffer]int64 // what each counts
+}
+
+func newMemory(dev gpu.Device, name string) *memory {
+	return &memory{dev: dev, name: name, held: map[gpu.Buffer]int64{}}
+}
+
+// room refuses what would be beyond the working set.
+func (m *memory) room(n int) error {
+	if limit := m.dev.Info().WorkingSet; limit > 0 && m.used+int64(n) > limit {
+		return gpu.TooLarge(m.name, int64(n), m.used, limit)
+	}
+	return nil
+}
+
+func (m *memory) hold(b gpu.Buffer, n int) {
+	m.held[b] = int64(n)
+	m.used += int64(n)
 }
 
 func (m *memory) buffer(n int) (gpu.Slice, error) {
-	if limit := m.dev.Info().WorkingSet; limit > 0 && m.used+int64(n) > limit {
-		return gpu.Slice{}, gpu.TooLarge(m.name, int64(n), m.used, limit)
+	n = max(n, 16)
+	if err := m.room(n); err != nil {
+		return gpu.Slice{}, err
 	}
-	b, err := m.dev.Buffer(max(n, 16))
+	b, err := m.dev.Buffer(n)
 	if err != nil {
 		return gpu.Slice{}, err
 	}
-	m.used += int64(n)
+	m.hold(b, n)
 	return gpu.Slice{Buffer: b}, nil
+}
+
+// wrap is mapped bytes as they lie; they count too, since the device keeps what it reads. whole is the refusal, failed that the device
+// does not take them so.
+func (m *memory) wrap(b []byte) (s gpu.Slice, whole, failed error) {
+	if err := m.room(len(b)); err != nil {
+		return s, err, nil
+	}
+	buf, offset, err := m.dev.Wrap(b)
+	if err != nil {
+		return s, nil, err
+	}
+	m.hold(buf, len(b))
+	return gpu.Slice{Buffer: buf, Offset: offset}, nil, nil
+}
+
+func (m *memory) drop(b gpu.Buffer) {
+	m.used -= m.held[b]
+	delete(m.held, b)
+	b.Release()
 }
 
 func (m *memory) release(s *gpu.Slice) {
 	if s.Buffer != nil {
-		m.used -= int64(len(s.Buffer.Bytes()))
-		s.Buffer.Release()
+		m.drop(s.Buffer)
 		s.Buffer = nil
+	}
+}
+
+// close releases all that is left.
+func (m *memory) close() {
+	for b := range m.held {
+		m.drop(b)
 	}
 }
 

@@ -31,7 +31,7 @@ type slot struct {
 	n  int // of 4 bytes
 }
 
-// fit makes room for a call; what is large enough stays.
+// fit makes room for a call; what is large enough stays. Where there is no room nothing stays, so that a smaller call starts anew.
 func (s *scratch) fit(mem *memory, c *config.Config, rows, splits, logitRows, topK int) error {
 	if rows <= s.rows && splits <= s.splits && logitRows <= s.logitRows {
 		return nil
@@ -44,6 +44,7 @@ func (s *scratch) fit(mem *memory, c *config.Config, rows, splits, logitRows, to
 		mem.release(t.to)
 		var err error
 		if *t.to, err = mem.buffer(4 * max(1, t.n)); err != nil {
+			s.release(mem, c)
 			return err
 		}
 	}

@@ -39,17 +39,30 @@ func (d *decoder) newStates(slots, room int) (*states, error) {
 		}
 		st.recurrent.typ = w.gdn.c.State
 		if err := s.make(&st.conv, slots*c.QKVDim()*c.ConvKernel); err != nil {
-			return nil, err
+			return nil, s.refused(err)
 		}
 		if err := s.make(&st.recurrent, slots*c.ValueHeads*c.ValueDim*c.KeyDim); err != nil {
-			return nil, err
+			return nil, s.refused(err)
 		}
 	}
-	return s, s.grow(room)
+	if err := s.grow(room); err != nil {
+		return nil, s.refused(err)
+	}
+	return s, nil
 }
 
-func (s *states) make(t *stored, n int) (err error) {
-	t.Slice, err = s.d.mem.buffer(n * t.size())
+// refused gives back what was made before there was no more.
+func (s *states) refused(err error) error {
+	s.release()
+	return err
+}
+
+// make gives t memory of n values; where there is none t stays as it is.
+func (s *states) make(t *stored, n int) error {
+	b, err := s.d.mem.buffer(n * t.size())
+	if err == nil {
+		t.Slice = b
+	}
 	return err
 }
 

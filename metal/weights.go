@@ -145,9 +145,9 @@ func (ld *loader) upload(h *host) (*ops.Weight, error) {
 // place puts bytes on the device, without a copy where they are mapped and aligned.
 func (ld *loader) place(b []byte, mapped bool) (gpu.Slice, error) {
 	if mapped && uintptr(unsafe.Pointer(&b[0]))%8 == 0 {
-		buf, offset, err := ld.mem.dev.Wrap(b)
-		if err == nil {
-			return gpu.Slice{Buffer: buf, Offset: offset}, nil
+		s, whole, failed := ld.mem.wrap(b)
+		if whole != nil || failed == nil {
+			return s, whole
 		}
 		ld.counts[copiedDevice]++
 	} else if mapped {
