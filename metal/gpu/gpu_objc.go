@@ -1,6 +1,7 @@
-//go:build cgo && darwin
+//go:build cgo && (darwin || gnustep)
 
-// No line of this file has run on a Mac yet: it is type-checked and vetted on Linux (.ci/run darwin).
+// No line of this file has run on a Mac yet. On Linux it is type-checked and vetted (.ci/run darwin), and with the tag gnustep it runs
+// against a stand-in for Metal (.ci/run gnustep).
 
 package gpu
 
@@ -52,6 +53,7 @@ func GPU(int) (d Device, err error) {
 		}
 		dev := metal.DeviceObject{Object: objc.ObjectFrom(p)}
 		if !dev.SupportsFamily(familyApple7) && !dev.SupportsFamily(familyMac2) {
+			defer dev.Release()
 			return &inputerr.Error{File: "metal", Field: "GPU", Found: dev.Name() + ", of neither family Apple7 nor Mac2", Want: "one with simdgroup reductions", Do: "use engine cpu"}
 		}
 		g := &gpuDevice{dev: dev, queue: dev.NewCommandQueue()}
@@ -97,6 +99,7 @@ func nsError(p unsafe.Pointer) string {
 type gpuDevice struct {
 	dev    metal.DeviceObject
 	queue  metal.CommandQueueObject
+	owned  []objc.Object // libraries and pipelines, which live as long as the device
 	info   Info
 	failed error
 }
@@ -129,6 +132,7 @@ func (d *gpuDevice) Library(files []msl.File) (Library, error) {
 		if lib.lib.IsNil() {
 			return sourceError(nsError(e), "Metal's compiler")
 		}
+		d.owned = append(d.owned, lib.lib.Object)
 		return nil
 	})
 	return lib, err
@@ -172,6 +176,7 @@ func (l *gpuLibrary) Pipeline(name string) (Pipeline, error) {
 			return &inputerr.Error{File: fmt.Sprintf("%s:%d", k.File, k.Line), Field: "kernel " + name, Found: inputerr.Clip(nsError(e), 200), Want: "a pipeline",
 				Do: "attach the output of sibyl doctor metal to an issue"}
 		}
+		l.d.owned = append(l.d.owned, p.state.Object)
 		p.most = int(p.state.MaxTotalThreadsPerThreadgroup())
 		if w := p.state.ThreadExecutionWidth(); w != 32 {
 			return &inputerr.Error{File: "metal", Field: "GPU", Found: fmt.Sprintf("simdgroups of %d lanes", w), Want: "32, which the kernels are written for", Do: "use engine cpu"}
@@ -244,13 +249,20 @@ func (d *gpuDevice) Wrap(b []byte) (Buffer, int, error) {
 	return w, offset, nil
 }
 
-// Close implements Device.
+// Close implements Device. Buffers are their owners' to release.
 func (d *gpuDevice) Close() error {
-	if !d.queue.IsNil() {
-		d.queue.Release()
-		d.queue = metal.CommandQueueObject{}
-	}
-	return nil
+	return pool(func() error {
+		for i := len(d.owned) - 1; i >= 0; i-- {
+			d.owned[i].Release()
+		}
+		d.owned = nil
+		if !d.queue.IsNil() {
+			d.queue.Release()
+			d.dev.Release()
+			d.queue, d.dev = metal.CommandQueueObject{}, metal.DeviceObject{}
+		}
+		return nil
+	})
 }
 
 // Begin implements Device.
