@@ -32,6 +32,11 @@ func TestScripts(t *testing.T) {
 			for _, name := range []string{"goldens", "malformed", "checkpoints", "bundles"} {
 				e.Setenv(strings.ToUpper(name), filepath.Join(testdata, name))
 			}
+			cache := os.Getenv("SIBYL_CACHE") // CI's: the kernels are compiled once
+			if cache == "" {
+				cache = filepath.Join(e.WorkDir, "cache")
+			}
+			e.Setenv("SIBYL_CACHE", cache)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "spoil": spoil, "swap": swap},

@@ -36,6 +36,7 @@ type cpuDevice struct {
 	order    int
 	sha256   string
 	version  string
+	path     string // of the library loaded last
 	workers  []*worker
 	failed   error
 }
@@ -123,6 +124,7 @@ func (d *cpuDevice) load(path string, p *msl.Program) (*cpuLibrary, error) {
 		}
 		lib.kernels[k.Name] = &cpuPipeline{lib, k, addr}
 	}
+	d.path = path
 	return lib, nil
 }
 

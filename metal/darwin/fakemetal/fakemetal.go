@@ -1,0 +1,6 @@
+//go:build cgo && linux && gnustep
+
+package fakemetal
+
+// #cgo CFLAGS: -x objective-c
+import "C"
