@@ -12,6 +12,10 @@ import (
 // MaxHeld bounds, in bytes, the rows of logits that one engine shows before the other: 64 of the family's vocabulary of 248,320.
 const MaxHeld = 64 << 20
 
+// MaxStreamed is how many tokens an engine that streams is given at once: it holds the residual stream of each, 20 KB at the
+// width of a 27B.
+const MaxStreamed = 8192
+
 // rowPair is the logits of one position by both engines, [vocab] each, valid during a call only.
 type rowPair struct{ a, b []float32 }
 
@@ -19,7 +23,8 @@ type rowPair struct{ a, b []float32 }
 // waits for that of the other, in about MaxHeld bytes, so that no input is too long to be compared row by row. onA
 // and onB are told what each shows, from two goroutines; onB gets the rows, if both show them. If b ends early, a goes
 // on alone; if a does, b's error is a skip. An engine that streams is given all texts at once, for it reads its weights once
-// a call; if both do, they go through the layers together. To others texts are given in batches whose rows fit, or of one.
+// a call (a very long list in several); if both do, they go through the layers together. To others texts are given in batches
+// whose rows of logits fit, or of one.
 func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protocol,
 	onA func(seq int, s Seen), onB func(seq, pos int, s Seen, rows *rowPair)) (errA, errB error) {
 	rowBytes := 4 * a.Info().VocabSize
@@ -80,7 +85,7 @@ func beside(ctx context.Context, a, b engine.Engine, texts [][]int32, p *Protoco
 func inBatches(ctx context.Context, e engine.Engine, who string, texts [][]int32, rowBytes int, m *meeting, runner int, p *Protocol,
 	each func(seq, pos int, s Seen, row []float32) error) error {
 	if e.Info().Streams {
-		rowBytes = 0
+		rowBytes = MaxHeld / MaxStreamed
 	}
 	for lo := 0; lo < len(texts) && ctx.Err() == nil; {
 		hi := batchEnd(texts, lo, rowBytes)

@@ -8,7 +8,7 @@ import "sync"
 type turns struct {
 	mu    sync.Mutex
 	moved sync.Cond
-	at    []int  // the layer each has reached, -1 before the first
+	at    []int  // how many layers each has reached, of all its calls; -1 before the first
 	free  []bool // who need not be waited for: it has ended, or waits for another itself
 	turn  int    // whose it is, -1 nobody's
 }
@@ -23,26 +23,26 @@ func newTurns(n int) *turns {
 }
 
 // layer is engine.Want.Layer of runner i; nil if t is.
-func (t *turns) layer(i int) func(l int) {
+func (t *turns) layer(i int) func(int) {
 	if t == nil {
 		return nil
 	}
-	return func(l int) {
+	return func(int) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.at[i] = l
+		t.at[i]++ // engines of one model have the same layers
 		t.pass(i)
-		for t.turn >= 0 || t.behind(l) {
+		for t.turn >= 0 || t.behind(t.at[i]) {
 			t.moved.Wait()
 		}
 		t.turn = i
 	}
 }
 
-// behind says whether somebody who is waited for has not reached layer l.
-func (t *turns) behind(l int) bool {
+// behind says whether somebody who is waited for has not reached n layers.
+func (t *turns) behind(n int) bool {
 	for j, at := range t.at {
-		if at < l && !t.free[j] {
+		if at < n && !t.free[j] {
 			return true
 		}
 	}

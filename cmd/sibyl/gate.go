@@ -136,7 +136,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
-	a.announce(ckpt, gatePasses(a, ref, test, &setup, p)...)
+	a.announce(ckpt, gatePasses(a, ref, test, &setup, p, v.Out != "")...)
 	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup, keep)
 	for _, e := range engines {
 		defer closing(e, &err)

@@ -115,7 +115,12 @@ func (a *App) checkGate(ckpt bundle.Source, s Subject, setup *oracle.Setup, p or
 		}
 	}
 	longest.extra += 2 * oracle.MaxHeld // rows of logits of one side that wait for the other's
-	return a.checkMemory(need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest), s.display())
+	longest.narrowKV = s.narrowKV()
+	n := need(ckpt.Config(), ckpt.Sizes().Total(), s.Engine, a.Threads, longest)
+	if longest.stream { // REF and TEST go through the layers together
+		n += n - longest.extra - runtimeBytes(ckpt.Config())
+	}
+	return a.checkMemory(n, s.display())
 }
 
 // sameVocabulary refuses two models whose ids cannot mean the same, before either is run.

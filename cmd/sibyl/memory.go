@@ -10,6 +10,7 @@ import (
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/memlimit"
+	"sibyl/precision"
 )
 
 // job is what is about to run, as far as its memory goes.
@@ -22,6 +23,7 @@ type job struct {
 	path      engine.Path
 	position  [][3]int32
 	stream    bool // layer by layer: all prompts at once, one layer's states
+	narrowKV  bool // keys and values in two bytes each
 }
 
 // checkJob refuses before any work what cannot be run: ids or lengths the model has no place for, then a need of
@@ -31,7 +33,7 @@ func (a *App) checkJob(c bundle.Source, s Subject, ids []int32, j job) error {
 		return err
 	}
 	a.noteScheme(c, s)
-	j.stream = a.stream
+	j.stream, j.narrowKV = a.stream, s.narrowKV()
 	return a.checkMemory(need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j), s.display())
 }
 
@@ -44,6 +46,7 @@ func (a *App) checkTogether(c bundle.Source, subjects []Subject, ids []int32, j 
 		if err := a.checkLength(c, "prompt", ids, j); err != nil {
 			return err
 		}
+		j.narrowKV = s.narrowKV()
 		total += need(c.Config(), c.Sizes().Total(), s.Engine, a.Threads, j) - runtimeBytes(c.Config()) - j.extra
 		names = append(names, s.display())
 	}
@@ -88,9 +91,19 @@ func (a *App) spareMemory() (int64, error) {
 
 // The engines cut a prompt into calls of at most this many rows, of at most this many sequences at once.
 const (
-	callRows = 512
+	callRows = 256
 	callSeqs = 8
 )
+
+// narrowKV says whether s keeps keys and values in two bytes: a CPU engine whose contract, by its name, stores them on a grid of
+// so many. A bundle's own contract is not looked up, and counts as wide.
+func (s Subject) narrowKV() bool {
+	if !s.onCPU() || s.Contract == "" || s.Contract == precision.RuntimeName {
+		return false
+	}
+	c, err := precision.Choose(s.Contract)
+	return err == nil && c.Contract.KV != precision.F32
+}
 
 // need estimates, from above, the bytes a job takes beside mapped files: weights, and traces that diff spools. Those are
 // not counted: the system drops them from memory when it must. The terms are caches over all tokens, activations and logits of one call.
@@ -112,7 +125,11 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 		}
 	}
 	// Caches grow by appending: up to twice their content while they move. States are also copied once to be shown.
-	kv := attention * 2 * int64(c.KVWidth()) * total * f32 * 2
+	kvSize := int64(f32)
+	if j.narrowKV {
+		kvSize = 2
+	}
+	kv := attention * 2 * int64(c.KVWidth()) * total * kvSize * 2
 	state := gdn * (int64(c.ValueHeads)*int64(c.KeyDim)*int64(c.ValueDim) + int64(c.QKVDim())*int64(c.ConvKernel)) * f32 * 2
 	inner := int64(c.IntermediateSize)
 	if c.MoE != nil {
@@ -123,8 +140,8 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	scores := int64(threads) * total * f32
 	logits := min(rows, max(1, 16<<20/int64(c.VocabSize))) * int64(c.VocabSize) * f32 * 2
 	perSeq := seqs * (kv + state)
-	if j.stream { // one layer's states, but every row's residual stream
-		perSeq = perSeq/int64(len(c.Layers)) + seqs*total*int64(c.HiddenSize)*f32
+	if j.stream { // one layer's states, but every row's residual stream, which is put in order once
+		perSeq = max(perSeq/int64(len(c.Layers)), seqs*(kv/max(1, attention)+state/max(1, gdn))) + 2*seqs*total*int64(c.HiddenSize)*f32
 		logits = min(int64(j.tokens+j.generated)*seqs*int64(c.VocabSize)*f32, 256<<20) * 2
 	}
 

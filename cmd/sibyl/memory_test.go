@@ -35,6 +35,21 @@ func TestNeedByHand(t *testing.T) {
 	if got, want := need(qwen(), 0, "cpu", 1, job{tokens: 1, generated: 1})-one, int64(16*2*4*256*4*2+4); got != want {
 		t.Errorf("one more token: %d bytes, want %d", got, want)
 	}
+	narrow := func(j job) int64 { j.narrowKV = true; return need(qwen(), 0, "cpu", 1, j) }
+	if got, want := narrow(job{tokens: 1, generated: 1})-narrow(job{tokens: 1}), int64(16*2*4*256*2*2+4); got != want {
+		t.Errorf("one more token in a cache of two bytes a number: %d bytes, want %d", got, want)
+	}
+	for text, want := range map[string]bool{"": false, "@coreai-fp16": true, "@hf-bf16": true, "@hf-fp32": false, "@fp64": false} {
+		if s, err := ParseSubject(text, pathExists); err != nil || s.narrowKV() != want {
+			t.Errorf("narrowKV of %q = %v (%v), want %v", text, s.narrowKV(), err, want)
+		}
+	}
+	// 16 prompts of 128 tokens through one layer at a time: one layer's states and twice the residual stream of 2,048 rows, beside a
+	// block of logits, a pass's activations and the program.
+	streamed := need(qwen(), 54e9, "cpu", 2, job{tokens: 128, seqs: 16, stream: true})
+	if least := int64(16*48*128*128*4*2 + 2*2048*5120*4 + 2*(256<<20)); streamed < least || streamed > 2<<30 {
+		t.Errorf("16 streamed prompts of 128 tokens: %d bytes, want at least %d and at most 2 GiB", streamed, least)
+	}
 	// States of 48 GDN layers, shown once: 48 heads of 128 x 128, and the conv's 10240 channels of 4.
 	if states := int64(48 * (48*128*128 + 10240*4) * 4 * 2); one < states+runtimeBytes(qwen()) || one > states+runtimeBytes(qwen())+100<<20 {
 		t.Errorf("one token: %d bytes, want the states' %d and little beside the program's %d", one, states, runtimeBytes(qwen()))
