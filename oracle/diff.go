@@ -69,11 +69,16 @@ const blockSize = 1 << 16
 // side lacks are listed, not guessed. Ids or shapes that differ give an *inputerr.Error. Tensors are read in blocks:
 // memory does not grow with their size, except for two numbers a row.
 func Diff(ctx context.Context, ref, test trace.Source, opt DiffOptions) (*DiffResult, error) {
+	return diff(ctx, ref, test, opt, nil)
+}
+
+// diff is Diff; live are the logits if they were compared already.
+func diff(ctx context.Context, ref, test trace.Source, opt DiffOptions, live *liveLogits) (*DiffResult, error) {
 	if err := sameIDs(ref, test); err != nil {
 		return nil, err
 	}
 	r := &DiffResult{Ref: side(ref), Test: side(test), Tokens: len(ref.IDs()), Notes: []string{}}
-	pairs, err := r.pair(ref, test)
+	pairs, err := r.pair(ref, test, live)
 	if err != nil {
 		return nil, err
 	}
@@ -81,22 +86,38 @@ func Diff(ctx context.Context, ref, test trace.Source, opt DiffOptions) (*DiffRe
 	for _, p := range pairs {
 		d.total += int64(p.Len())
 	}
-	r.Identical = len(pairs) > 0
+	r.Identical = true
+	add := func(c *comparison) {
+		d.done[c.info.Name] = c
+		d.order = append(d.order, c)
+		s := c.stats()
+		r.Identical = r.Identical && s.Identical()
+		r.Tensors = append(r.Tensors, s)
+	}
+	placed := live == nil
 	for _, p := range pairs {
+		if !placed && p.Tap > trace.Logits {
+			add(live.c)
+			placed = true
+		}
 		c, err := d.compare(p)
 		if err != nil {
 			return nil, err
 		}
-		s := c.stats()
-		r.Identical = r.Identical && s.Identical()
-		r.Tensors = append(r.Tensors, s)
+		add(c)
+	}
+	if !placed {
+		add(live.c)
 	}
 	r.First, r.NonFinite = d.first(), d.nonFinite()
 	if r.Layers, err = d.layerErrors(); err != nil {
 		return nil, err
 	}
 	r.Heat = d.heat(r.Tokens)
-	if r.Logits, err = d.logits(); err != nil {
+	if live != nil {
+		live.s.close()
+		r.Logits = live.s
+	} else if r.Logits, err = d.logits(); err != nil {
 		return nil, err
 	}
 	if opt.Tol != nil {
@@ -133,7 +154,8 @@ func sameIDs(ref, test trace.Source) error {
 }
 
 // pair finds the tensors both sides have, in the order of the math, and lists the others.
-func (r *DiffResult) pair(ref, test trace.Source) ([]trace.TensorInfo, error) {
+// Logits that were compared already are left out.
+func (r *DiffResult) pair(ref, test trace.Source, live *liveLogits) ([]trace.TensorInfo, error) {
 	theirs := map[string]trace.TensorInfo{}
 	for _, t := range test.Tensors() {
 		theirs[t.Name] = t
@@ -141,6 +163,9 @@ func (r *DiffResult) pair(ref, test trace.Source) ([]trace.TensorInfo, error) {
 	var pairs []trace.TensorInfo
 	r.OnlyRef, r.OnlyTest = []string{}, []string{}
 	for _, a := range ref.Tensors() {
+		if live != nil && a.Tap == trace.Logits {
+			continue
+		}
 		b, ok := theirs[a.Name]
 		if !ok {
 			r.OnlyRef = append(r.OnlyRef, a.Name)
@@ -161,11 +186,11 @@ func (r *DiffResult) pair(ref, test trace.Source) ([]trace.TensorInfo, error) {
 		pairs = append(pairs, a)
 	}
 	for _, t := range test.Tensors() {
-		if _, left := theirs[t.Name]; left {
+		if _, left := theirs[t.Name]; left && !(live != nil && t.Tap == trace.Logits) {
 			r.OnlyTest = append(r.OnlyTest, t.Name)
 		}
 	}
-	if len(pairs) == 0 {
+	if len(pairs) == 0 && live == nil {
 		return nil, &inputerr.Error{File: test.Label(), Found: "no tensor of a name that " + ref.Label() + " has too",
 			Want: "at least one", Do: "make both traces with the same --taps"}
 	}
@@ -190,8 +215,6 @@ func (d *differ) compare(t trace.TensorInfo) (*comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.done[t.Name] = c
-	d.order = append(d.order, c)
 	if d.read += int64(t.Len()); d.opt.Progress != nil {
 		d.opt.Progress(d.read, d.total)
 	}

@@ -2,10 +2,13 @@ package oracle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"sibyl/config"
 	"sibyl/engine"
@@ -34,18 +37,35 @@ func DiffEngines(ctx context.Context, ref, test engine.Engine, prompt engine.Pro
 	if !shows.Has(engine.Taps) && !shows.Has(engine.Logits) {
 		return diffIDs(ctx, ref, test, prompt, opt)
 	}
-	taps := shows.Has(engine.Taps)
-	a, err := record(ctx, ref, prompt, taps, opt, "ref")
+	taps, vocab := shows.Has(engine.Taps), ref.Info().VocabSize
+	var rows *liveLogits
+	if shows.Has(engine.Logits) && vocab == test.Info().VocabSize && wantsLogits(opt.Entries) {
+		rows = newLiveLogits(len(prompt.IDs), vocab, opt.TopK)
+	}
+	a, err := newRecording(ref, prompt, taps, rows != nil, opt, "ref")
 	if err != nil {
 		return nil, fmt.Errorf("REF %s: %w", ref.Info().Subject, err)
 	}
-	defer a.Close()
-	b, err := record(ctx, test, prompt, taps, opt, "test")
+	defer a.close()
+	b, err := newRecording(test, prompt, taps, rows != nil, opt, "test")
 	if err != nil {
 		return nil, fmt.Errorf("TEST %s: %w", test.Info().Subject, err)
 	}
-	defer b.Close()
-	r, err := Diff(ctx, a, b, opt.DiffOptions)
+	defer b.close()
+	errA, errB := runBoth(ctx, ref, test, prompt, opt.Path, a, b, rows)
+	if errA == nil {
+		errA = a.end()
+	}
+	if errB == nil {
+		errB = b.end()
+	}
+	switch {
+	case errA != nil:
+		return nil, fmt.Errorf("REF %s: %w", ref.Info().Subject, errA)
+	case errB != nil:
+		return nil, fmt.Errorf("TEST %s: %w", test.Info().Subject, errB)
+	}
+	r, err := diff(ctx, a.source, b.source, opt.DiffOptions, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +75,53 @@ func DiffEngines(ctx context.Context, ref, test engine.Engine, prompt engine.Pro
 		r.Notes = append(r.Notes, notShown(ref.Info(), test.Info(), engine.Taps)+": only logits are compared")
 	}
 	return r, nil
+}
+
+// DiffTrace runs an engine on the ids of a trace and compares the two. The engine is TEST, or REF if first says so.
+func DiffTrace(ctx context.Context, e engine.Engine, file trace.Source, first bool, prompt engine.Prompt, opt RunOptions) (*DiffResult, error) {
+	name, vocab := trace.Logits.Name(-1), e.Info().VocabSize
+	var rows *liveLogits
+	for _, t := range file.Tensors() {
+		if t.Name == name && t.Len() == len(prompt.IDs)*vocab && e.Info().Shows.Has(engine.Logits) && wantsLogits(opt.Entries) {
+			rows = newLiveLogits(len(prompt.IDs), vocab, opt.TopK)
+		}
+	}
+	rec, err := newRecording(e, prompt, true, rows != nil, opt, "run")
+	if err != nil {
+		return nil, err
+	}
+	defer rec.close()
+	theirs := make([]float32, vocab)
+	want := engine.Want{Path: opt.Path, Taps: rec.sink, From: math.MaxInt}
+	if rows != nil {
+		want.Logits, want.From = true, 0
+	}
+	err = e.Score(ctx, []engine.Prompt{prompt}, want, func(p *engine.Position) error {
+		if err := file.Read(name, p.Pos*vocab, theirs); err != nil {
+			return err
+		}
+		if first {
+			rows.add(p.Logits, theirs)
+		} else {
+			rows.add(theirs, p.Logits)
+		}
+		return nil
+	})
+	if err == nil {
+		err = rec.end()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if first {
+		return diff(ctx, rec.source, file, opt.DiffOptions, rows)
+	}
+	return diff(ctx, file, rec.source, opt.DiffOptions, rows)
+}
+
+// wantsLogits says whether logits are among the taps to compare.
+func wantsLogits(entries []trace.Entry) bool {
+	return entries == nil || slices.ContainsFunc(entries, func(e trace.Entry) bool { return e.Tap == trace.Logits })
 }
 
 // locate adds to the places where the runs part which operations of TEST make them.
@@ -93,74 +160,169 @@ func notShown(ref, test engine.Info, what engine.Shows) string {
 	return fmt.Sprintf("engine %s does not show %s", who, what)
 }
 
-// recording is a Source that may hold a temporary file.
-type recording struct {
-	trace.Source
-	close func()
+// liveLogits compares rows of logits while two runs show them, so that those of a long text never exist together.
+type liveLogits struct {
+	c *comparison
+	s *LogitStats
 }
 
-// Close gives the recording's memory or file back.
-func (r *recording) Close() { r.close() }
+func newLiveLogits(tokens, vocab, topK int) *liveLogits {
+	if topK <= 0 {
+		topK = defaultTopK
+	}
+	info := trace.TensorInfo{Name: trace.Logits.Name(-1), Tap: trace.Logits, Layer: -1, DType: trace.Logits.DType(), Shape: []int{tokens, vocab}}
+	return &liveLogits{newComparison(info), newLogitStats(min(topK, vocab))}
+}
 
-// record runs one engine into memory, or into a temporary trace file.
-func record(ctx context.Context, e engine.Engine, prompt engine.Prompt, taps bool, opt RunOptions, role string) (*recording, error) {
+// add takes the rows of the next position.
+func (l *liveLogits) add(a, b []float32) {
+	l.c.add(a, b)
+	l.s.add(a, b)
+}
+
+// recording is what an engine shows of a run, but for logits that are compared while they are shown.
+type recording struct {
+	sink   engine.Sink // nil if the engine shows no taps
+	rows   bool        // logits are recorded from the positions
+	end    func() error
+	source trace.Source // after end
+	close  func()       // gives memory and files back
+}
+
+// newRecording begins to record in memory, or in a temporary trace file. live leaves logits out.
+func newRecording(e engine.Engine, prompt engine.Prompt, taps, live bool, opt RunOptions, role string) (*recording, error) {
 	entries := opt.Entries
 	if !taps {
 		entries = []trace.Entry{{Tap: trace.Logits, Layer: -1, Name: trace.Logits.Name(-1)}}
 	}
-	if opt.Spool != "" && opt.Config != nil {
-		return spool(ctx, e, prompt, taps, entries, opt, role)
+	if entries == nil && opt.Config != nil {
+		entries = trace.All(opt.Config)
 	}
-	rec := trace.NewRecorder(e.Info().Subject, opt.Config, entries, prompt.IDs)
-	if err := runInto(ctx, e, prompt, taps, opt.Path, rec); err != nil {
-		return nil, err
+	if live && entries != nil {
+		entries = slices.DeleteFunc(slices.Clone(entries), func(e trace.Entry) bool { return e.Tap == trace.Logits })
 	}
-	s, err := rec.Sequence(0)
-	if err != nil {
-		return nil, err
+	r := &recording{rows: !taps && !live, close: func() {}}
+	var sink engine.Sink
+	var err error
+	if opt.Spool != "" && opt.Config != nil && len(entries) > 0 {
+		sink, err = r.spool(e, prompt, entries, opt, role)
+	} else {
+		sink = r.memory(e, prompt, entries, opt)
 	}
-	return &recording{s, func() {}}, nil
+	if live {
+		sink = butLogits{sink}
+	}
+	if taps || r.rows {
+		r.sink = sink
+	}
+	return r, err
 }
 
-func spool(ctx context.Context, e engine.Engine, prompt engine.Prompt, taps bool, entries []trace.Entry, opt RunOptions, role string) (*recording, error) {
+// butLogits is a sink that wants no logits.
+type butLogits struct{ engine.Sink }
+
+// Wants implements engine.Sink.
+func (s butLogits) Wants(name string) bool {
+	return name != trace.Logits.Name(-1) && s.Sink.Wants(name)
+}
+
+func (r *recording) memory(e engine.Engine, prompt engine.Prompt, entries []trace.Entry, opt RunOptions) engine.Sink {
+	rec := trace.NewRecorder(e.Info().Subject, opt.Config, entries, prompt.IDs)
+	r.end = func() (err error) {
+		r.source, err = rec.Sequence(0)
+		return err
+	}
+	return rec
+}
+
+func (r *recording) spool(e engine.Engine, prompt engine.Prompt, entries []trace.Entry, opt RunOptions, role string) (engine.Sink, error) {
 	dir, err := os.MkdirTemp(opt.Spool, "sibyl-diff-")
 	if err != nil {
 		return nil, err
 	}
-	remove := func() { _ = os.RemoveAll(dir) } // a leftover in the temporary folder is the system's to clear
-	if entries == nil {
-		entries = trace.All(opt.Config)
-	}
+	r.close = func() { _ = os.RemoveAll(dir) } // a leftover in the temporary folder is the system's to clear
 	path := filepath.Join(dir, role+".trace")
 	w, err := trace.Create(path, opt.Config, entries, trace.MetaOf("", e.Info(), opt.Path, prompt.IDs), 0)
-	if err == nil {
-		if err = runInto(ctx, e, prompt, taps, opt.Path, w); err == nil {
-			_, err = w.Commit()
-		} else {
-			w.Abort()
+	if err != nil {
+		r.close()
+		return nil, err
+	}
+	remove := r.close
+	r.close = func() { w.Abort(); remove() } // after Commit it does nothing
+	r.end = func() error {
+		if _, err := w.Commit(); err != nil {
+			return err
 		}
+		f, err := trace.Open(path, "")
+		if err != nil {
+			return err
+		}
+		r.source, r.close = f, func() { _ = f.Close(); remove() }
+		return nil
 	}
-	if err != nil {
-		remove()
-		return nil, err
-	}
-	f, err := trace.Open(path, "")
-	if err != nil {
-		remove()
-		return nil, err
-	}
-	return &recording{f, func() { _ = f.Close(); remove() }}, nil
+	return w, nil
 }
 
-// runInto runs an engine into a sink: its taps, or the logit rows it calls back with.
-func runInto(ctx context.Context, e engine.Engine, prompt engine.Prompt, taps bool, path engine.Path, sink engine.Sink) error {
-	want := engine.Want{Path: path, Taps: sink, From: math.MaxInt} // no position is reported: the taps hold them
-	each := func(*engine.Position) error { return nil }
-	if !taps {
-		want.Taps, want.Logits, want.From = nil, true, 0
-		each = func(p *engine.Position) error { return sink.Put(trace.Logits.Name(-1), 0, p.Pos, 1, p.Logits) }
+// runBoth runs one prompt on both engines side by side, or one after the other where no rows are compared meanwhile.
+func runBoth(ctx context.Context, ref, test engine.Engine, prompt engine.Prompt, path engine.Path, a, b *recording, rows *liveLogits) (errA, errB error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m := newMeeting()
+	if ref.Info().Streams && test.Info().Streams {
+		m.turns = newTurns(2)
 	}
-	return e.Score(ctx, []engine.Prompt{prompt}, want, each)
+	run := func(e engine.Engine, rec *recording, runner int, each func(*engine.Position) error) error {
+		want := engine.Want{Path: path, From: math.MaxInt, Layer: m.turns.layer(runner)} // no position is reported: the taps hold them
+		if rows != nil || rec.rows {
+			want.Logits, want.From = true, 0
+		}
+		if !rec.rows {
+			want.Taps = rec.sink
+		}
+		return e.Score(ctx, []engine.Prompt{prompt}, want, func(p *engine.Position) error {
+			if rec.rows {
+				return rec.sink.Put(trace.Logits.Name(-1), 0, p.Pos, 1, p.Logits)
+			}
+			return each(p)
+		})
+	}
+	one := func() {
+		errA = run(ref, a, runnerA, func(p *engine.Position) error { m.put(0, p.Pos, p.Logits); return nil })
+		m.turns.leave(runnerA)
+		m.end()
+	}
+	two := func() {
+		errB = run(test, b, runnerB, func(p *engine.Position) error {
+			row, ok := m.take(0, p.Pos)
+			if !ok {
+				return errAlone
+			}
+			rows.add(row, p.Logits)
+			m.done(row)
+			return nil
+		})
+		m.turns.leave(runnerB)
+		m.leave()
+	}
+	if rows == nil && m.turns == nil {
+		if one(); errA == nil {
+			two()
+		}
+		return errA, errB
+	}
+	var wg sync.WaitGroup
+	wg.Go(one)
+	if two(); errB != nil && !errors.Is(errB, errAlone) {
+		cancel() // nobody is interested in the rest of REF
+	}
+	wg.Wait()
+	if errors.Is(errB, errAlone) && errA == nil {
+		errA = errors.New("it showed fewer positions than TEST")
+	}
+	if errB != nil && errors.Is(errA, context.Canceled) && !errors.Is(errB, context.Canceled) {
+		errA = nil
+	}
+	return errA, errB
 }
 
 // diffIDs compares argmax ids, all that one of the engines shows.

@@ -2,11 +2,15 @@ package oracle_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sibyl/bundle"
 	"sibyl/engine"
@@ -151,5 +155,95 @@ func TestWhatIsNotShown(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestLogitsAreComparedAsTheyCome: rows compared while two runs show them, streamed or not, and beside a trace, give what two
+// whole recordings give.
+func TestLogitsAreComparedAsTheyCome(t *testing.T) {
+	t.Parallel()
+	const model = "tiny-asym"
+	prompt := goldenIDs(t, model, "p70")
+	open := func(mode string, stream bool) engine.Engine {
+		e, err := engine.Open(t.Context(), "cpu", engine.Spec{Model: "../testdata/goldens/" + model, Mode: mode, Stream: stream, Threads: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = e.Close() })
+		return e
+	}
+	record := func(e engine.Engine) trace.Source {
+		rec := trace.NewRecorder(e.Info().Subject, nil, nil, prompt.IDs)
+		if err := e.Score(t.Context(), []engine.Prompt{prompt}, engine.Want{Taps: rec}, func(*engine.Position) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		s, err := rec.Sequence(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, stream := range []bool{false, true} {
+		ref, test := open("exact", stream), open("exact", stream)
+		if !stream {
+			test = open("fast", false)
+		}
+		a, b := record(ref), record(test)
+		want, err := oracle.Diff(t.Context(), a, b, oracle.DiffOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, run := range map[string]func() (*oracle.DiffResult, error){
+			"engines": func() (*oracle.DiffResult, error) {
+				return oracle.DiffEngines(t.Context(), ref, test, prompt, oracle.RunOptions{})
+			},
+			"trace as REF": func() (*oracle.DiffResult, error) {
+				return oracle.DiffTrace(t.Context(), test, a, false, prompt, oracle.RunOptions{})
+			},
+			"trace as TEST": func() (*oracle.DiffResult, error) {
+				return oracle.DiffTrace(t.Context(), ref, b, true, prompt, oracle.RunOptions{})
+			},
+		} {
+			got, err := run()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Ref, got.Test = want.Ref, want.Test // the engines' own words
+			w, err := json.MarshalIndent(want, "", " ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := json.MarshalIndent(got, "", " ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(w), string(g)); d != "" {
+				t.Errorf("stream %v, %s (-recorded +as they come):\n%s", stream, name, d)
+			}
+		}
+	}
+}
+
+// TestDiffHoldsNoLogits: a diff asks for rows of logits, never for the tap that holds all of them; of logits alone it needs no
+// other tap, and an engine that fails is the one that is named.
+func TestDiffHoldsNoLogits(t *testing.T) {
+	t.Parallel()
+	prompt := engine.Prompt{IDs: []int32{1, 2, 3, 4}}
+	only := oracle.RunOptions{Config: enginetest.TinyConfig(), Entries: []trace.Entry{{Tap: trace.Logits, Layer: -1, Name: trace.Logits.Name(-1)}}, Spool: t.TempDir()}
+	r, err := oracle.DiffEngines(t.Context(), enginetest.New(nil), enginetest.New(enginetest.Hashed(3)), prompt, only)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Tensors) != 1 || r.Tensors[0].Elements != 4*enginetest.TinyConfig().VocabSize || r.Identical || r.Logits.Positions != 4 {
+		t.Errorf("of logits alone: %+v, %+v", r.Tensors, r.Logits)
+	}
+	for _, side := range []string{"REF", "TEST"} {
+		ref, test := engine.Engine(enginetest.New(nil)), engine.Engine(failing())
+		if side == "REF" {
+			ref, test = test, ref
+		}
+		if _, err := oracle.DiffEngines(t.Context(), ref, test, prompt, oracle.RunOptions{}); err == nil || !strings.Contains(err.Error(), side+" ") || !strings.Contains(err.Error(), "the device is gone") {
+			t.Errorf("%s fails: %v", side, err)
+		}
 	}
 }

@@ -29,6 +29,9 @@ type LogitStats struct {
 	TopKOverlap Number `json:"top_k_overlap"`
 }
 
+// defaultTopK is the k of the top-k overlap where none was asked for.
+const defaultTopK = 5
+
 // logits reads the logit rows once more, one position at a time; nil if they were not both recorded.
 func (d *differ) logits() (*LogitStats, error) {
 	c := d.lookup(trace.Logits, -1)
@@ -37,7 +40,7 @@ func (d *differ) logits() (*LogitStats, error) {
 	}
 	k := d.opt.TopK
 	if k <= 0 {
-		k = 5
+		k = defaultTopK
 	}
 	s := newLogitStats(min(k, c.width))
 	err := d.blocks(c.info.Name, c.n, c.width, func(_ int, a, b []float32) { s.add(a, b) })

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"sibyl/bundle"
 	"sibyl/engine"
@@ -44,7 +45,8 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 		entries = trace.All(ckpt.Config())
 	}
 	j := job{tokens: len(prompt.IDs), path: run.Path, position: prompt.PositionIDs}
-	if n := 2 * trace.Bytes(ckpt.Config(), entries, len(prompt.IDs)); n > spoolBytes && ref.file == nil && test.file == nil {
+	kept := slices.DeleteFunc(slices.Clone(entries), func(e trace.Entry) bool { return e.Tap == trace.Logits }) // whose rows are compared as they come
+	if n := 2 * trace.Bytes(ckpt.Config(), kept, len(prompt.IDs)); n > spoolBytes && ref.file == nil && test.file == nil {
 		run.Spool = tempDir()
 		if inMemory(run.Spool) {
 			j.extra = n
@@ -52,6 +54,7 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	} else {
 		j.extra = n
 	}
+	j.extra += min(oracle.MaxHeld, trace.Bytes(ckpt.Config(), entries, len(prompt.IDs))) // rows of logits of one side that wait for the other's
 	var subjects []Subject
 	for _, s := range []side{ref, test} {
 		if s.file == nil {
@@ -64,7 +67,11 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	var passes []pass
 	for _, s := range subjects {
 		if s.onCPU() {
-			passes = append(passes, pass{mode: s.modeOr("exact"), tokens: len(prompt.IDs), heads: len(prompt.IDs), readings: 1})
+			p := pass{mode: s.modeOr("exact"), tokens: len(prompt.IDs), heads: len(prompt.IDs), readings: 1}
+			if a.stream && len(passes) > 0 {
+				p.readings = 0 // they go through the layers together
+			}
+			passes = append(passes, p)
 		}
 	}
 	a.announce(ckpt, passes...)
@@ -80,30 +87,17 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 	}
 	switch {
 	case ref.file != nil:
-		return diffFile(ctx, engines[1], prompt, run, entries, func(s trace.Source) (*oracle.DiffResult, error) { return oracle.Diff(ctx, ref.file, s, opt) })
+		run.Entries = entries
+		return oracle.DiffTrace(ctx, engines[1], ref.file, false, prompt, run)
 	case test.file != nil:
-		return diffFile(ctx, engines[0], prompt, run, entries, func(s trace.Source) (*oracle.DiffResult, error) { return oracle.Diff(ctx, s, test.file, opt) })
+		run.Entries = entries
+		return oracle.DiffTrace(ctx, engines[0], test.file, true, prompt, run)
 	}
 	return oracle.DiffEngines(ctx, engines[0], engines[1], prompt, run)
 }
 
 // spoolBytes is how much of two runs is kept in memory; more goes through temporary files.
 const spoolBytes = 256 << 20
-
-// diffFile runs one engine on a trace's ids and compares the two.
-func diffFile(ctx context.Context, e engine.Engine, prompt engine.Prompt, run oracle.RunOptions, entries []trace.Entry,
-	diff func(trace.Source) (*oracle.DiffResult, error)) (*oracle.DiffResult, error) {
-	rec := trace.NewRecorder(e.Info().Subject, run.Config, entries, prompt.IDs)
-	want := engine.Want{Path: run.Path, Taps: rec}
-	if err := e.Score(ctx, []engine.Prompt{prompt}, want, func(*engine.Position) error { return nil }); err != nil {
-		return nil, err
-	}
-	s, err := rec.Sequence(0)
-	if err != nil {
-		return nil, err
-	}
-	return diff(s)
-}
 
 // prompt is what subjects are run on: --ids, else a trace's ids, else the built-in prompt.
 func (v *Diff) prompt(ctx context.Context, a *App, ckpt bundle.Source, files ...*trace.File) (p engine.Prompt, err error) {
