@@ -3,6 +3,7 @@ package precision
 import (
 	"math"
 	"math/big"
+	"sync"
 )
 
 // The wide arithmetic behind exact mode: slow, plain, asked only where float64 cannot decide a float32 rounding.
@@ -62,8 +63,8 @@ func bigLog(x *big.Float) *big.Float {
 	return l.Add(l, ln2.Mul(ln2, bigNew(float64(k))))
 }
 
-// bigPi is pi by Machin's formula, 16 atan(1/5) - 4 atan(1/239).
-func bigPi() *big.Float {
+// bigPi is pi by Machin's formula, 16 atan(1/5) - 4 atan(1/239), computed once; it must not be written to.
+var bigPi = sync.OnceValue(func() *big.Float {
 	atan := func(n float64) *big.Float {
 		sum, pow := bigNew(0), new(big.Float).SetPrec(bigPrec).Quo(bigNew(1), bigNew(n))
 		z := bigNew(-n * n)
@@ -80,7 +81,7 @@ func bigPi() *big.Float {
 	a, b := atan(5), atan(239)
 	a.Mul(a, bigNew(16))
 	return a.Sub(a, b.Mul(b, bigNew(4)))
-}
+})
 
 // bigSinCos is sin and cos of a float64 of any size.
 func bigSinCos(x float64) (sin, cos *big.Float) {

@@ -99,6 +99,9 @@ func RsqrtR32(x float32) float32 {
 
 // SinCosR32 is R32(sin x), R32(cos x).
 func SinCosR32(x float32) (sin, cos float32) {
+	if x == 0 { // every text's first position; no float64 can decide how a zero rounds
+		return x, 1
+	}
 	s, c, ok := SinCos64(float64(x))
 	if !ok && (x-x) != 0 {
 		return float32(math.NaN()), float32(math.NaN())

@@ -240,3 +240,15 @@ func TestWideRoads(t *testing.T) {
 		}
 	}
 }
+
+// TestSinCosOfZero: what is answered without arithmetic has the bits of the wide arithmetic.
+func TestSinCosOfZero(t *testing.T) {
+	t.Parallel()
+	for _, x := range []float32{0, float32(math.Copysign(0, -1))} {
+		s, c := SinCosR32(x)
+		bs, bc := bigSinCos(float64(x))
+		if math.Float32bits(s) != math.Float32bits(bigF32(bs)) || c != bigF32(bc) {
+			t.Errorf("SinCosR32(%v) = %v, %v, want %v, %v", x, s, c, bs, bc)
+		}
+	}
+}
