@@ -203,7 +203,7 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 	if e.d == nil {
 		return errClosed
 	}
-	defer e.catchFault(&err)()
+	defer e.catch(ctx, &err)()
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
 			Do: "score the prompts one at a time"}
@@ -248,7 +248,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if e.d == nil {
 		return errClosed
 	}
-	defer e.catchFault(&err)()
+	defer e.catch(ctx, &err)()
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)
@@ -345,7 +345,7 @@ func (r *run) start(from *engine.State) error {
 		}
 		states[0] = st
 	}
-	r.s = d.NewSession(states, r.e.pool, r.e.arith, r.want.Taps)
+	r.s = d.NewSession(states, r.e.pool.Until(r.ctx), r.e.arith, r.want.Taps)
 	r.s.first, r.s.layerDone = r.first, r.e.stream.done
 	return nil
 }
@@ -525,7 +525,7 @@ func (r *run) report(block []row, logits []float32, tap bool) error {
 	positions := make([]*engine.Position, len(block))
 	asked := func(a shown.At) bool { return a.Pos >= r.want.From }
 	const together = 4
-	r.e.pool.For((len(block)+together-1)/together, together*V*8, func(lo, hi int) {
+	r.s.call.Pool.For((len(block)+together-1)/together, together*V*8, func(lo, hi int) {
 		for i := lo * together; i < min(hi*together, len(block)); i += together {
 			n := min(together, len(block)-i)
 			if !slices.ContainsFunc(at[i:i+n], asked) {

@@ -1,21 +1,25 @@
 package model
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
 
 	"sibyl/internal/inputerr"
+	"sibyl/internal/kernels"
 )
 
-// catchFault makes memory faults panics of the goroutine that calls it, and gives what is to be deferred: that turns such a
+// catch makes memory faults panics of the goroutine that calls it, and gives what is to be deferred: that turns such a
 // panic into *err, for weights are files of others, mapped, which may be cut or whose disk may fail while they are read.
-// Any other panic goes on.
-func (e *Engine) catchFault(err *error) func() {
+// A loop that stopped because ctx is done is ctx's error. Any other panic goes on.
+func (e *Engine) catch(ctx context.Context, err *error) func() {
 	old := debug.SetPanicOnFault(true)
 	return func() {
 		debug.SetPanicOnFault(old)
 		switch r := recover().(type) {
 		case nil:
+		case kernels.Stopped:
+			*err = ctx.Err()
 		case interface {
 			runtime.Error
 			Addr() uintptr

@@ -1,6 +1,7 @@
 package kernels
 
 import (
+	"context"
 	"runtime"
 	"strings"
 	"sync"
@@ -96,4 +97,61 @@ func TestPoolSleeps(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// TestPoolStops: a loop ends with its context, at the next range of every thread, and no later loop begins.
+func TestPoolStops(t *testing.T) {
+	t.Parallel()
+	for _, threads := range []int{1, 4} {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := NewPool(threads).Until(ctx)
+		if p.Threads() != threads {
+			t.Errorf("%d threads, want %d", p.Threads(), threads)
+		}
+		stopped := func(what string, n, work int, f func(lo, hi int)) {
+			defer func() {
+				if e := recover(); e != any(Stopped{}) {
+					t.Errorf("%d threads, %s: recovered %v, want Stopped", threads, what, e)
+				}
+			}()
+			p.For(n, work, f)
+			t.Errorf("%d threads, %s: the loop ran to its end", threads, what)
+		}
+		var ranges, after atomic.Int64
+		const long = 1000
+		stopped("in a loop", long, rangeWork/2, func(lo, hi int) {
+			if hi-lo > 2 {
+				t.Errorf("a range of %d indices of %d multiply-adds, want at most %d together", hi-lo, rangeWork/2, rangeWork)
+			}
+			if ctx.Err() != nil {
+				after.Add(1)
+			}
+			if ranges.Add(1) == 10 {
+				cancel()
+			}
+		})
+		// Who had looked at the context before it ended runs one range more.
+		if n := after.Load(); n >= int64(threads) {
+			t.Errorf("%d threads: %d ranges began after the end of the context", threads, n)
+		}
+		stopped("in a short loop", 1, 1, func(lo, hi int) { t.Error("a loop began after the end of the context") })
+		stopped("in a loop of a loop", 1, 1, func(lo, hi int) { p.For(8, minWork, func(lo, hi int) {}) })
+	}
+}
+
+// TestPoolStopsNested: the end of the context inside an inner loop ends the outer one.
+func TestPoolStopsNested(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	p := NewPool(3).Until(ctx)
+	defer func() {
+		if e := recover(); e != any(Stopped{}) {
+			t.Errorf("recovered %v, want Stopped", e)
+		}
+	}()
+	p.For(100, rangeWork, func(lo, hi int) {
+		p.For(100, rangeWork, func(lo, hi int) { cancel() })
+		t.Error("an outer range went on after the inner loop's end")
+	})
+	t.Error("the outer loop ran to its end")
 }
