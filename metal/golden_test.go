@@ -271,3 +271,67 @@ func idsOf(positions []engine.Position) (ids []int32) {
 	}
 	return ids
 }
+
+// TestManyPositions: 4,097 positions, one past a power of two and eight splits of the cache: steps on the oracle's state of 4,094 tokens give
+// what the oracle gives, and leave a state of every token. SIBYL_LONG=1 prefills them too (docs/metal.md).
+func TestManyPositions(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		return
+	}
+	const n, steps = 4094, 3
+	g := goldens.Load(t, "tiny-dense-tied", "golden")
+	ids := make([]int32, n+steps)
+	for i := range ids {
+		ids[i] = int32((i*i*31 + i*7 + 3) % 509)
+	}
+	spec := engine.Spec{Model: g.Model, Mode: "fast"}
+	ref, test := open(t, "cpu", spec), open(t, "metal-cpu", spec)
+	before, err := ref.(engine.Stater).Prefill(t.Context(), engine.Prompt{IDs: ids[:n]}, engine.Path{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(e engine.Engine, want engine.Want, ids []int32) (rows [][]float32, st *engine.State) {
+		st = new(engine.State)
+		want.Logits, want.FinalState, want.From = true, st, n
+		err := e.Score(t.Context(), []engine.Prompt{{IDs: ids}}, want, func(p *engine.Position) error {
+			rows = append(rows, slices.Clone(p.Logits))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Len != n+steps || len(rows) != steps {
+			t.Fatalf("a state of %d tokens, %d rows of logits", st.Len, len(rows))
+		}
+		return rows, st
+	}
+	want, end := run(ref, engine.Want{State: before}, ids[n:])
+	paths := map[string]engine.Want{"steps on the oracle's state": {State: before, Path: engine.Path{Chunk: 1}}}
+	if os.Getenv("SIBYL_LONG") != "" {
+		paths["all of it"] = engine.Want{}
+	}
+	for name, w := range paths {
+		from := ids
+		if w.State != nil {
+			from = ids[n:]
+		}
+		got, st := run(test, w, from)
+		worst := 0.0
+		for i := range want {
+			worst = max(worst, goldens.MaxDiff(want[i], got[i]))
+		}
+		for tensor, x := range end.Tensors {
+			most := 1.0
+			for _, v := range x.Data {
+				most = max(most, math.Abs(float64(v)))
+			}
+			if d := goldens.MaxDiff(st.Tensors[tensor].Data, x.Data); !(d <= goldens.TapBound*most) {
+				t.Errorf("%s: %s %.3g apart, bound %.3g", name, tensor, d, goldens.TapBound*most)
+			}
+		}
+		if t.Logf("%s: logits %.3g apart", name, worst); !(worst <= goldens.LogitBound) {
+			t.Errorf("%s: logits %.3g apart, bound %.3g", name, worst, goldens.LogitBound)
+		}
+	}
+}

@@ -25,7 +25,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.Getenv("WORK"), &stdout, &stderr
 	cmd.Env = []string{}
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SystemRoot", "TESTSCRIPT_COMMAND", "HF_HOME", "HF_HUB_CACHE",
-		"SIBYL_THREADS", "SIBYL_MEMORY_LIMIT", "SIBYL_JSON", "SIBYL_SEED", "SIBYL_CPU", "SIBYL_COREAI_PYTHON"} {
+		"SIBYL_THREADS", "SIBYL_MEMORY_LIMIT", "SIBYL_JSON", "SIBYL_SEED", "SIBYL_CPU", "SIBYL_COREAI_PYTHON",
+		"SIBYL_CACHE", "SIBYL_CLANG", "SIBYL_METAL_CPU"} {
 		if v := ts.Getenv(name); v != "" {
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}

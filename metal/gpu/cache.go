@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,6 +69,9 @@ func newBuilder(features []string) (*builder, error) {
 	if b.clang == "" {
 		if tooOld == "" {
 			tooOld = "none of " + strings.Join(names, ", ") + " on PATH"
+			if name := os.Getenv("SIBYL_CLANG"); name != "" {
+				tooOld = "no program " + name + ", which SIBYL_CLANG names"
+			}
 		}
 		return nil, needClang(tooOld)
 	}
@@ -136,6 +141,11 @@ func (b *builder) build(ctx context.Context, p *msl.Program) (path, key string, 
 	if _, err := os.Stat(path); err == nil { // the other process made it
 		return path, key, nil
 	}
+	if left, err := filepath.Glob(filepath.Join(b.dir, "build-*")); err == nil {
+		for _, dir := range left { // of a process that was killed: whoever builds holds the lock
+			_ = os.RemoveAll(dir) // only room is lost
+		}
+	}
 	tmp, err := os.MkdirTemp(b.dir, "build-")
 	if err != nil {
 		return "", key, err
@@ -150,6 +160,29 @@ func (b *builder) build(ctx context.Context, p *msl.Program) (path, key string, 
 		return "", key, err
 	}
 	return path, key, os.Rename(filepath.Join(tmp, "kernels.so"), path)
+}
+
+// wholeELF says what is missing of a shared object: the loader maps a file that was cut off without a word, and the process ends where it
+// reads behind the end. The table of sections is the last thing in it.
+func wholeELF(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var head [64]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:4]) != "\x7fELF" || head[4] != 2 {
+		return errors.New("a file that is no 64-bit ELF library")
+	}
+	end := binary.LittleEndian.Uint64(head[0x28:]) + uint64(binary.LittleEndian.Uint16(head[0x3a:]))*uint64(binary.LittleEndian.Uint16(head[0x3c:]))
+	if uint64(st.Size()) < end {
+		return fmt.Errorf("%d bytes of a library of %d", st.Size(), end)
+	}
+	return nil
 }
 
 // compile runs clang in dir.

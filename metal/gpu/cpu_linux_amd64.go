@@ -99,14 +99,29 @@ func (p *cpuPipeline) Name() string { return p.entry.Name }
 // MaxThreads implements Pipeline.
 func (p *cpuPipeline) MaxThreads() int { return 1024 }
 
-// load opens a shared object and looks every kernel up, so that a library that is not of these sources is seen at once.
+// load opens a shared object and looks up what it was built from and every kernel, so that a library that is not of these sources is
+// seen at once.
 func (d *cpuDevice) load(path string, p *msl.Program) (*cpuLibrary, error) {
 	bad := func(found string) error {
-		return &inputerr.Error{File: path, Field: "library of kernels", Found: inputerr.Clip(found, 200), Want: "one built from this version's kernels", Do: "delete it, so that it is built again"}
+		e := &inputerr.Error{File: path, Field: "library of kernels", Found: inputerr.Clip(found, 200), Want: "one built from this version's kernels", Do: "delete it, so that it is built again"}
+		if path == d.prebuilt {
+			e.Do = "name one that this version built, an entry of its cache, in SIBYL_METAL_CPU, or none"
+		}
+		return e
+	}
+	if err := wholeELF(path); err != nil {
+		return nil, bad(err.Error())
 	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, bad(err.Error())
+	}
+	source, err := purego.Dlsym(handle, "msl_source")
+	if err != nil {
+		return nil, bad("one that does not say what it was built from")
+	}
+	if built := unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&source))), len(p.Source)); string(built) != p.Source {
+		return nil, bad(fmt.Sprintf("one built from other sources (%.12s, not %.12s)", built, p.Source))
 	}
 	lib := &cpuLibrary{kernels: map[string]*cpuPipeline{}}
 	var find uintptr

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -212,6 +213,89 @@ func TestCacheStale(t *testing.T) {
 	}
 }
 
+// TestCacheProcesses: processes that start at once, while the leftovers of a killed one lie there, make one library and all use it.
+func TestCacheProcesses(t *testing.T) {
+	dir := t.TempDir()
+	if os.Getenv("SIBYL_TEST_CACHE") != "" { // one of the processes
+		t.Setenv("SIBYL_CACHE", os.Getenv("SIBYL_TEST_CACHE"))
+		if got, err := run(t, openCPU(t, 1), trivial, 32, 32, 0, 0); err != nil || got[31] != 32 {
+			t.Fatalf("%v, %v", got, err)
+		}
+		return
+	}
+	openCPU(t, 1)
+	half := filepath.Join(dir, "metal-cpu", "build-1234")
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(half, "kernels.so"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for range 3 {
+		wait.Go(func() {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestCacheProcesses$")
+			cmd.Env = append(os.Environ(), "SIBYL_TEST_CACHE="+dir)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	wait.Wait()
+	entries, err := os.ReadDir(filepath.Join(dir, "metal-cpu"))
+	if err != nil || len(entries) != 2 { // the library and the lock
+		t.Errorf("the cache holds %v, %v", entries, err)
+	}
+}
+
+// TestCacheCutOff: half a library is told from a whole one before the loader maps it, and is built again; so is one of other sources
+// under this name.
+func TestCacheCutOff(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("SIBYL_CACHE", dir)
+	d := openCPU(t, 1)
+	if _, err := d.Library(source(trivial)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "metal-cpu", "*.so"))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	whole, err := os.ReadFile(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil := func(data []byte) {
+		t.Helper()
+		// A new file: the loaded one stays mapped.
+		if err := errors.Join(os.Remove(all[0]), os.WriteFile(all[0], data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := run(t, d, trivial, 32, 32, 0, 0); err != nil || got[31] != 32 {
+			t.Fatalf("%v, %v", got, err)
+		}
+		if now, err := os.Stat(all[0]); err != nil || now.Size() != int64(len(whole)) {
+			t.Errorf("not built again: %v, %v", now, err)
+		}
+	}
+	spoil(whole[:len(whole)/2])
+	spoil(whole[:len(whole)-1])
+	other := strings.Replace(trivial, "+ 1.0f", "+ 2.0f", 1)
+	if _, err := d.Library(source(other)); err != nil {
+		t.Fatal(err)
+	}
+	more, _ := filepath.Glob(filepath.Join(dir, "metal-cpu", "*.so"))
+	for _, path := range more {
+		if path != all[0] {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spoil(data)
+		}
+	}
+}
+
 // TestCompilerMissing, too old, or none at all: what to do is said.
 func TestCompilerMissing(t *testing.T) {
 	dir := t.TempDir()
@@ -224,7 +308,7 @@ func TestCompilerMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ clang, want string }{
-		{filepath.Join(dir, "no-such"), "none of"}, {old, "clang-old, version 14"}, {mute, "does not say its version"},
+		{filepath.Join(dir, "no-such"), "no-such, which SIBYL_CLANG names, want clang 19 or later"}, {old, "clang-old, version 14"}, {mute, "does not say its version"},
 	} {
 		t.Setenv("SIBYL_CLANG", c.clang)
 		_, err := newBuilder(nil)
@@ -252,7 +336,20 @@ func TestPrebuilt(t *testing.T) {
 	if got, err := run(t, d, trivial, 32, 32, 0, 0); err != nil || got[0] != 1 {
 		t.Errorf("prebuilt: %v, %v", got, err)
 	}
-	if _, err := d.Library(source(strings.Replace(trivial, "void k", "void other", 1))); err == nil || !strings.Contains(err.Error(), "no kernel other") {
-		t.Errorf("a library of other kernels: %v", err)
+	for _, c := range []struct{ from, to string }{{"void k", "void other"}, {"+ 1.0f", "+ 2.0f"}} { // the same kernel, another sum
+		_, err := d.Library(source(strings.Replace(trivial, c.from, c.to, 1)))
+		if err == nil || !strings.Contains(err.Error(), "one built from other sources") || !strings.Contains(err.Error(), "want one built from this version's kernels; name one that this version built") {
+			t.Errorf("a library of other kernels: %v", err)
+		}
+	}
+	for _, path := range []string{filepath.Join(dir, "none"), "/etc/passwd"} {
+		t.Setenv("SIBYL_METAL_CPU", path)
+		d, err := CPU(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Library(source(trivial)); err == nil || !strings.Contains(err.Error(), path+": library of kernels") {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -1,7 +1,9 @@
 package msl
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -15,6 +17,7 @@ var shim embed.FS
 type Program struct {
 	Files   map[string]string
 	Kernels []Kernel
+	Source  string // the hash of the files, which the library exports as msl_source: what it was built from
 }
 
 // Translate writes the C++ of kernel files, one unit in their order. Faults of the subset are the error, one a line.
@@ -51,6 +54,12 @@ func Translate(files []File) (*Program, error) {
 		p.Files[strings.TrimPrefix(path, "shim/")] = string(text)
 		return err
 	})
+	h := sha256.New()
+	for _, name := range p.Names() {
+		fmt.Fprintf(h, "%s %d\n%s", name, len(p.Files[name]), p.Files[name])
+	}
+	p.Source = hex.EncodeToString(h.Sum(nil))
+	p.Files["main.cpp"] += fmt.Sprintf("extern \"C\" {\nextern __attribute__((visibility(\"default\"))) const char msl_source[65];\nconst char msl_source[65] = %q;\n}\n", p.Source)
 	return p, err
 }
 
