@@ -14,15 +14,28 @@ type gemv struct {
 	w     *Matrix
 	k     *rowsKernel
 	args  rowsArgs
+	most  int       // rows of a group
 	buf   []float32 // decoded rows, where the stored form has no assembly
 	whole int       // the columns that assembly reads
 	rest  []float32 // the others of one row
+	sums  [groupRows]float64
+	sqs   [groupRows]float32
 }
+
+// groupBytes is how many bytes of rows that are read one after the other meet all tokens: what the first-level cache holds.
+const groupBytes = 16 << 10
 
 func newGEMV(w *Matrix) *gemv {
 	g := &gemv{w: w, k: w.rowsKernel()}
 	if g.k == nil {
-		g.k, g.buf = rowsF32, make([]float32, rowsF32.rows*w.Cols)
+		g.k = rowsF32
+	}
+	if g.most = g.k.rows; g.most == 0 {
+		g.most = min(max(1, groupBytes/max(1, w.rowStride())), groupRows)
+	}
+	if w.rowsKernel() == nil {
+		g.most = min(g.most, 4)
+		g.buf = make([]float32, g.most*w.Cols)
 	}
 	g.whole = w.Cols / g.k.step * g.k.step
 	g.rest = make([]float32, w.Cols-g.whole)
@@ -30,11 +43,11 @@ func newGEMV(w *Matrix) *gemv {
 }
 
 // groups points args at each group of rows lo..hi and calls dot with the first row and their number; where the last
-// ones are fewer than the assembly takes, they come one by one.
+// ones are fewer than the assembly takes side by side, they come one by one.
 func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 	for o := lo; o < hi; {
-		group := g.k.rows
-		if o+group > hi {
+		group := min(g.most, hi-o)
+		if g.k.rows > 0 && group < g.k.rows {
 			group = 1
 		}
 		m, row := g.w, o
@@ -42,6 +55,7 @@ func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 			m, row = g.w.decode(g.buf, o, group), 0
 		}
 		g.args.point(m, row, 0, g.whole)
+		g.args.rows = group
 		g.args.ahead = 2048
 		if g.args.wStride <= 4096 { // short rows: the next group's
 			g.args.ahead = group * g.args.wStride
@@ -51,6 +65,28 @@ func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 		}
 		dot(o, group)
 		o += group
+	}
+}
+
+// fast writes a group's sums to dst.
+func (g *gemv) fast(dst []float32) {
+	g.args.dst = unsafe.Pointer(&dst[0])
+	g.args.call(g.k.fast)
+	if g.k.rows > 0 {
+		copy(dst, g.args.sum32[:])
+	}
+}
+
+// groupRows is the most rows of a group.
+const groupRows = 16
+
+// exact leaves a group's sums and what bounds them in sums and sqs.
+func (g *gemv) exact() {
+	g.args.dst, g.args.sqs = unsafe.Pointer(&g.sums), unsafe.Pointer(&g.sqs)
+	g.args.call(g.k.exact)
+	if g.k.rows > 0 {
+		copy(g.sums[:], g.args.sum64[:])
+		copy(g.sqs[:], g.args.sq[:])
 	}
 }
 
@@ -82,8 +118,7 @@ func gemvFastSIMD(out, x []float32, rows int, w *Matrix, lo, hi int) {
 	g.groups(lo, hi, func(o, group int) {
 		for t := range rows {
 			g.args.x = unsafe.Pointer(&x[t*n])
-			g.args.call(g.k.fast)
-			copy(out[t*N+o:][:group], g.args.sum32[:])
+			g.fast(out[t*N+o:][:group])
 		}
 		if len(g.rest) == 0 {
 			return
@@ -150,13 +185,12 @@ func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 		for t := range tokens {
 			tok := &tokens[t]
 			g.args.x = unsafe.Pointer(unsafe.SliceData(tok.wide))
-			g.args.call(g.k.exact)
-			sum, sq, most := g.args.sum64, g.args.sq, 0.0
-			if g.k.most != nil {
-				most = g.k.most(g.args.most)
-			}
+			g.exact()
 			for r := range group {
-				s, q, m := sum[r]*tok.back, float64(sq[r]), most
+				s, q, m := g.sums[r]*tok.back, float64(g.sqs[r]), 0.0
+				if g.k.most != nil {
+					m = g.k.most(math.Float32bits(g.sqs[r]))
+				}
 				if rest := g.tail(o + r); rest != nil {
 					s, q, m = addTail(s, q, m, rest, tok.x[g.whole:])
 				}

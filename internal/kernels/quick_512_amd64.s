@@ -16,7 +16,7 @@ TEXT ·quickScaleI8x16(SB), NOSPLIT, $0-8
 	MOVQ   40(AX), DI
 	LEAQ   (SI)(SI*2), R8
 	MOVQ   24(AX), R9
-	MOVQ   136(AX), R10
+	MOVQ   128(AX), R10
 	LEAQ   (DI)(DI*2), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -113,7 +113,7 @@ TEXT ·quickScaleI4x16(SB), NOSPLIT, $0-8
 	MOVQ    40(AX), DI
 	LEAQ    (SI)(SI*2), R8
 	MOVQ    24(AX), R9
-	MOVQ    136(AX), R10
+	MOVQ    128(AX), R10
 	LEAQ    (DI)(DI*2), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -269,7 +269,7 @@ TEXT ·quickRoundI4x16(SB), NOSPLIT, $0-8
 	MOVQ    40(AX), DI
 	LEAQ    (SI)(SI*2), R8
 	MOVQ    24(AX), R9
-	MOVQ    136(AX), R10
+	MOVQ    128(AX), R10
 	LEAQ    (DI)(DI*2), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -277,8 +277,8 @@ TEXT ·quickRoundI4x16(SB), NOSPLIT, $0-8
 	VPXORD  Z3, Z3, Z3
 	VMOVUPS evenColumn<>+0(SB), Z4
 	VMOVUPS oddColumn<>+0(SB), Z5
-	MOVQ    144(AX), R12
-	MOVQ    152(AX), R13
+	MOVQ    136(AX), R12
+	MOVQ    144(AX), R13
 
 loop:
 	CMPQ             DX, $0x20
@@ -381,7 +381,7 @@ TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
 	MOVQ    40(AX), DI
 	LEAQ    (SI)(SI*2), R8
 	MOVQ    24(AX), R9
-	MOVQ    136(AX), R10
+	MOVQ    128(AX), R10
 	LEAQ    (DI)(DI*2), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
@@ -391,8 +391,8 @@ TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
 	VMOVUPS oddColumn<>+0(SB), Z5
 	VMOVUPS expBits<>+0(SB), Z6
 	VMOVUPS two16<>+0(SB), Z7
-	MOVQ    144(AX), R13
-	MOVQ    152(AX), R14
+	MOVQ    136(AX), R13
+	MOVQ    144(AX), R14
 	MOVQ    16(AX), R12
 
 loop:

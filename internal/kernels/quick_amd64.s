@@ -16,7 +16,7 @@ TEXT ·quickScaleI8(SB), NOSPLIT, $0-8
 	MOVQ   40(AX), DI
 	LEAQ   (SI)(SI*2), R8
 	MOVQ   24(AX), R9
-	MOVQ   136(AX), R10
+	MOVQ   128(AX), R10
 	LEAQ   (DI)(DI*2), R11
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -134,7 +134,7 @@ TEXT ·quickRoundI8(SB), NOSPLIT, $0-8
 	MOVQ    32(AX), SI
 	MOVQ    40(AX), DI
 	MOVQ    24(AX), R8
-	MOVQ    136(AX), R9
+	MOVQ    128(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VMOVUPS upper15<>+0(SB), Y2
@@ -290,7 +290,7 @@ TEXT ·quickScaleI4(SB), NOSPLIT, $0-8
 	MOVQ    40(AX), DI
 	LEAQ    (SI)(SI*2), R8
 	MOVQ    24(AX), R9
-	MOVQ    136(AX), R10
+	MOVQ    128(AX), R10
 	LEAQ    (DI)(DI*2), R11
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
@@ -451,11 +451,11 @@ TEXT ·quickRoundI4(SB), NOSPLIT, $0-8
 	MOVQ   32(AX), SI
 	MOVQ   40(AX), DI
 	MOVQ   24(AX), R8
-	MOVQ   136(AX), R9
+	MOVQ   128(AX), R9
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   144(AX), R10
-	MOVQ   152(AX), R11
+	MOVQ   136(AX), R10
+	MOVQ   144(AX), R11
 
 loop:
 	CMPQ         DX, $0x20
@@ -571,13 +571,13 @@ TEXT ·quickRoundU4(SB), NOSPLIT, $0-8
 	MOVQ    32(AX), SI
 	MOVQ    40(AX), DI
 	MOVQ    24(AX), R8
-	MOVQ    136(AX), R9
+	MOVQ    128(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VMOVUPS expBits<>+0(SB), Y2
 	VMOVUPS two16<>+0(SB), Y3
-	MOVQ    144(AX), R11
-	MOVQ    152(AX), R12
+	MOVQ    136(AX), R11
+	MOVQ    144(AX), R12
 	MOVQ    16(AX), R10
 
 loop:

@@ -7,139 +7,101 @@
 // func rowsExactBF16(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
-	// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    32(AX), BX
-	LEAQ    (BX)(BX*2), SI
-	MOVQ    24(AX), DI
-	MOVQ    136(AX), R8
+	// rowsExactBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VMOVDQU keepBF16<>+0(SB), Y9
+	VMOVDQU keepBF16<>+0(SB), Y5
+	VMOVDQU magnitude16<>+0(SB), Y6
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    152(AX), SI
+	MOVQ    CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPD     (DI), Y10
-	VMOVUPD     32(DI), Y11
-	VMOVUPD     64(DI), Y12
-	PREFETCHT0  (CX)(R8*1)
-	VMOVDQU     (CX), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y0
-	VFMADD231PD Y11, Y15, Y1
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y0
-	VFMADD231PD 96(DI), Y15, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y2
-	VFMADD231PD Y11, Y15, Y3
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y2
-	VFMADD231PD 96(DI), Y15, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*2), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y4
-	VFMADD231PD Y11, Y15, Y5
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y4
-	VFMADD231PD 96(DI), Y15, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(SI*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y6
-	VFMADD231PD Y11, Y15, Y7
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y6
-	VFMADD231PD 96(DI), Y15, Y7
-	ADDQ        $0x00000080, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVDQU     (CX), Y7
+	VPAND       Y6, Y7, Y8
+	VPMAXUW     Y8, Y4, Y4
+	VPSRAD      $0x03, Y7, Y8
+	VPSLLQ      $0x20, Y8, Y9
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD (R8), Y8, Y0
+	VFMADD231PD 32(R8), Y9, Y1
+	VPSLLD      $0x10, Y7, Y7
+	VPSRAD      $0x03, Y7, Y7
+	VPSLLQ      $0x20, Y7, Y9
+	VPAND       Y5, Y7, Y7
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 64(R8), Y7, Y2
+	VFMADD231PD 96(R8), Y9, Y3
+	VMOVDQU     32(CX), Y7
+	VPAND       Y6, Y7, Y8
+	VPMAXUW     Y8, Y4, Y4
+	VPSRAD      $0x03, Y7, Y8
+	VPSLLQ      $0x20, Y8, Y9
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 128(R8), Y8, Y0
+	VFMADD231PD 160(R8), Y9, Y1
+	VPSLLD      $0x10, Y7, Y7
+	VPSRAD      $0x03, Y7, Y7
+	VPSLLQ      $0x20, Y7, Y9
+	VPAND       Y5, Y7, Y7
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 192(R8), Y7, Y2
+	VFMADD231PD 224(R8), Y9, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTI128 $0x01, Y8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x08, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x04, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x02, X8, X0
-	VPMAXUW      X0, X8, X8
-	VMOVD        X8, CX
-	ANDL         $0x0000ffff, CX
-	MOVL         CX, 128(AX)
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTI128 $0x01, Y4, X0
+	VPMAXUW      X0, X4, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x04, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x02, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPMOVZXWD    X0, X0
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -166,139 +128,101 @@ GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
 // func rowsExactF16(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
-	// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    32(AX), BX
-	LEAQ    (BX)(BX*2), SI
-	MOVQ    24(AX), DI
-	MOVQ    136(AX), R8
+	// rowsExactF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VMOVDQU keepF16<>+0(SB), Y9
+	VMOVDQU keepF16<>+0(SB), Y5
+	VMOVDQU magnitude16<>+0(SB), Y6
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    152(AX), SI
+	MOVQ    CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPD     (DI), Y10
-	VMOVUPD     32(DI), Y11
-	VMOVUPD     64(DI), Y12
-	PREFETCHT0  (CX)(R8*1)
-	VMOVDQU     (CX), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x06, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y0
-	VFMADD231PD Y11, Y15, Y1
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x06, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y0
-	VFMADD231PD 96(DI), Y15, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x06, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y2
-	VFMADD231PD Y11, Y15, Y3
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x06, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y2
-	VFMADD231PD 96(DI), Y15, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*2), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x06, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y4
-	VFMADD231PD Y11, Y15, Y5
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x06, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y4
-	VFMADD231PD 96(DI), Y15, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(SI*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x06, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y10, Y14, Y6
-	VFMADD231PD Y11, Y15, Y7
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x06, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VFMADD231PD Y12, Y13, Y6
-	VFMADD231PD 96(DI), Y15, Y7
-	ADDQ        $0x00000080, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVDQU     (CX), Y7
+	VPAND       Y6, Y7, Y8
+	VPMAXUW     Y8, Y4, Y4
+	VPSRAD      $0x06, Y7, Y8
+	VPSLLQ      $0x20, Y8, Y9
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD (R8), Y8, Y0
+	VFMADD231PD 32(R8), Y9, Y1
+	VPSLLD      $0x10, Y7, Y7
+	VPSRAD      $0x06, Y7, Y7
+	VPSLLQ      $0x20, Y7, Y9
+	VPAND       Y5, Y7, Y7
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 64(R8), Y7, Y2
+	VFMADD231PD 96(R8), Y9, Y3
+	VMOVDQU     32(CX), Y7
+	VPAND       Y6, Y7, Y8
+	VPMAXUW     Y8, Y4, Y4
+	VPSRAD      $0x06, Y7, Y8
+	VPSLLQ      $0x20, Y8, Y9
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 128(R8), Y8, Y0
+	VFMADD231PD 160(R8), Y9, Y1
+	VPSLLD      $0x10, Y7, Y7
+	VPSRAD      $0x06, Y7, Y7
+	VPSLLQ      $0x20, Y7, Y9
+	VPAND       Y5, Y7, Y7
+	VPAND       Y5, Y9, Y9
+	VFMADD231PD 192(R8), Y7, Y2
+	VFMADD231PD 224(R8), Y9, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTI128 $0x01, Y8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x08, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x04, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x02, X8, X0
-	VPMAXUW      X0, X8, X8
-	VMOVD        X8, CX
-	ANDL         $0x0000ffff, CX
-	MOVL         CX, 128(AX)
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTI128 $0x01, Y4, X0
+	VPMAXUW      X0, X4, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x04, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x02, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPMOVZXWD    X0, X0
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -315,171 +239,118 @@ GLOBL keepF16<>(SB), RODATA|NOPTR, $32
 // func rowsExactBF16R16(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
-	// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    32(AX), BX
-	LEAQ    (BX)(BX*2), SI
-	MOVQ    24(AX), DI
-	MOVQ    136(AX), R8
+	// rowsExactBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-	VXORPS  Y8, Y8, Y8
-	VMOVDQU keepBF16R16<>+0(SB), Y9
+	VMOVDQU keepBF16R16<>+0(SB), Y5
+	VMOVDQU magnitude16<>+0(SB), Y6
+	VMOVUPD roundBF16R16<>+0(SB), Y7
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    152(AX), SI
+	MOVQ    CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPD     (DI), Y10
-	VMOVUPD     32(DI), Y11
-	VMOVUPD     64(DI), Y12
-	PREFETCHT0  (CX)(R8*1)
-	VMOVDQU     (CX), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
-	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
-	VFMADD231PD Y10, Y14, Y0
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD Y11, Y15, Y1
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
-	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
-	VFMADD231PD Y12, Y13, Y0
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD 96(DI), Y15, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
-	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
-	VFMADD231PD Y10, Y14, Y2
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD Y11, Y15, Y3
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
-	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
-	VFMADD231PD Y12, Y13, Y2
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD 96(DI), Y15, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(BX*2), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
-	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
-	VFMADD231PD Y10, Y14, Y4
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD Y11, Y15, Y5
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
-	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
-	VFMADD231PD Y12, Y13, Y4
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD 96(DI), Y15, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVDQU     (CX)(SI*1), Y13
-	VPAND       magnitude16<>+0(SB), Y13, Y14
-	VPMAXUW     Y14, Y8, Y8
-	VPSRAD      $0x03, Y13, Y14
-	VPSLLQ      $0x20, Y14, Y15
-	VPAND       Y9, Y14, Y14
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y14, Y14
-	VSUBPD      roundBF16R16<>+0(SB), Y14, Y14
-	VFMADD231PD Y10, Y14, Y6
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD Y11, Y15, Y7
-	VPSLLD      $0x10, Y13, Y13
-	VPSRAD      $0x03, Y13, Y13
-	VPSLLQ      $0x20, Y13, Y15
-	VPAND       Y9, Y13, Y13
-	VPAND       Y9, Y15, Y15
-	VADDPD      roundBF16R16<>+0(SB), Y13, Y13
-	VSUBPD      roundBF16R16<>+0(SB), Y13, Y13
-	VFMADD231PD Y12, Y13, Y6
-	VADDPD      roundBF16R16<>+0(SB), Y15, Y15
-	VSUBPD      roundBF16R16<>+0(SB), Y15, Y15
-	VFMADD231PD 96(DI), Y15, Y7
-	ADDQ        $0x00000080, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVDQU     (CX), Y8
+	VPAND       Y6, Y8, Y9
+	VPMAXUW     Y9, Y4, Y4
+	VPSRAD      $0x03, Y8, Y9
+	VPSLLQ      $0x20, Y9, Y10
+	VPAND       Y5, Y9, Y9
+	VPAND       Y5, Y10, Y10
+	VADDPD      Y7, Y9, Y9
+	VSUBPD      Y7, Y9, Y9
+	VFMADD231PD (R8), Y9, Y0
+	VADDPD      Y7, Y10, Y10
+	VSUBPD      Y7, Y10, Y10
+	VFMADD231PD 32(R8), Y10, Y1
+	VPSLLD      $0x10, Y8, Y8
+	VPSRAD      $0x03, Y8, Y8
+	VPSLLQ      $0x20, Y8, Y10
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y10, Y10
+	VADDPD      Y7, Y8, Y8
+	VSUBPD      Y7, Y8, Y8
+	VFMADD231PD 64(R8), Y8, Y2
+	VADDPD      Y7, Y10, Y10
+	VSUBPD      Y7, Y10, Y10
+	VFMADD231PD 96(R8), Y10, Y3
+	VMOVDQU     32(CX), Y8
+	VPAND       Y6, Y8, Y9
+	VPMAXUW     Y9, Y4, Y4
+	VPSRAD      $0x03, Y8, Y9
+	VPSLLQ      $0x20, Y9, Y10
+	VPAND       Y5, Y9, Y9
+	VPAND       Y5, Y10, Y10
+	VADDPD      Y7, Y9, Y9
+	VSUBPD      Y7, Y9, Y9
+	VFMADD231PD 128(R8), Y9, Y0
+	VADDPD      Y7, Y10, Y10
+	VSUBPD      Y7, Y10, Y10
+	VFMADD231PD 160(R8), Y10, Y1
+	VPSLLD      $0x10, Y8, Y8
+	VPSRAD      $0x03, Y8, Y8
+	VPSLLQ      $0x20, Y8, Y10
+	VPAND       Y5, Y8, Y8
+	VPAND       Y5, Y10, Y10
+	VADDPD      Y7, Y8, Y8
+	VSUBPD      Y7, Y8, Y8
+	VFMADD231PD 192(R8), Y8, Y2
+	VADDPD      Y7, Y10, Y10
+	VSUBPD      Y7, Y10, Y10
+	VFMADD231PD 224(R8), Y10, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTI128 $0x01, Y8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x08, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x04, X8, X0
-	VPMAXUW      X0, X8, X8
-	VPSRLDQ      $0x02, X8, X0
-	VPMAXUW      X0, X8, X8
-	VMOVD        X8, CX
-	ANDL         $0x0000ffff, CX
-	MOVL         CX, 128(AX)
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTI128 $0x01, Y4, X0
+	VPMAXUW      X0, X4, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x04, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPSRLDQ      $0x02, X0, X1
+	VPMAXUW      X1, X0, X0
+	VPMOVZXWD    X0, X0
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -502,95 +373,89 @@ GLOBL roundBF16R16<>(SB), RODATA|NOPTR, $32
 // func rowsExactF32(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
-	// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
+	// rowsExactF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VMOVDQU magnitude32<>+0(SB), Y5
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    152(AX), SI
+	MOVQ    CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
 	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x08
-	JL          done
-	VMOVUPD     (DI), Y9
-	VMOVUPD     32(DI), Y10
-	VMOVDQU     magnitude32<>+0(SB), Y11
-	PREFETCHT0  (CX)(R8*1)
-	VPAND       (CX), Y11, Y12
-	VPMAXUD     Y12, Y8, Y8
-	VCVTPS2PD   (CX), Y12
-	VCVTPS2PD   16(CX), Y13
-	VFMADD231PD Y9, Y12, Y0
-	VFMADD231PD Y10, Y13, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPAND       (CX)(BX*1), Y11, Y12
-	VPMAXUD     Y12, Y8, Y8
-	VCVTPS2PD   (CX)(BX*1), Y12
-	VCVTPS2PD   16(CX)(BX*1), Y13
-	VFMADD231PD Y9, Y12, Y2
-	VFMADD231PD Y10, Y13, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPAND       (CX)(BX*2), Y11, Y12
-	VPMAXUD     Y12, Y8, Y8
-	VCVTPS2PD   (CX)(BX*2), Y12
-	VCVTPS2PD   16(CX)(BX*2), Y13
-	VFMADD231PD Y9, Y12, Y4
-	VFMADD231PD Y10, Y13, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPAND       (CX)(SI*1), Y11, Y11
-	VPMAXUD     Y11, Y8, Y8
-	VCVTPS2PD   (CX)(SI*1), Y11
-	VCVTPS2PD   16(CX)(SI*1), Y12
-	VFMADD231PD Y9, Y11, Y6
-	VFMADD231PD Y10, Y12, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x08, DX
-	JMP         loop
+	TESTL      $0x00000f80, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VPAND       (CX), Y5, Y6
+	VPMAXUD     Y6, Y4, Y4
+	VCVTPS2PD   (CX), Y6
+	VFMADD231PD (R8), Y6, Y0
+	VCVTPS2PD   16(CX), Y6
+	VFMADD231PD 32(R8), Y6, Y1
+	VPAND       32(CX), Y5, Y6
+	VPMAXUD     Y6, Y4, Y4
+	VCVTPS2PD   32(CX), Y6
+	VFMADD231PD 64(R8), Y6, Y2
+	VCVTPS2PD   48(CX), Y6
+	VFMADD231PD 96(R8), Y6, Y3
+	VPAND       64(CX), Y5, Y6
+	VPMAXUD     Y6, Y4, Y4
+	VCVTPS2PD   64(CX), Y6
+	VFMADD231PD 128(R8), Y6, Y0
+	VCVTPS2PD   80(CX), Y6
+	VFMADD231PD 160(R8), Y6, Y1
+	VPAND       96(CX), Y5, Y6
+	VPMAXUD     Y6, Y4, Y4
+	VCVTPS2PD   96(CX), Y6
+	VFMADD231PD 192(R8), Y6, Y2
+	VCVTPS2PD   112(CX), Y6
+	VFMADD231PD 224(R8), Y6, Y3
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x00000080, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VADDPD       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTI128 $0x01, Y8, X0
-	VPMAXUD      X0, X8, X8
-	VPSRLDQ      $0x08, X8, X0
-	VPMAXUD      X0, X8, X8
-	VPSRLDQ      $0x04, X8, X0
-	VPMAXUD      X0, X8, X8
-	VMOVD        X8, CX
-	MOVL         CX, 128(AX)
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTI128 $0x01, Y4, X0
+	VPMAXUD      X0, X4, X0
+	VPSRLDQ      $0x08, X0, X1
+	VPMAXUD      X1, X0, X0
+	VPSRLDQ      $0x04, X0, X1
+	VPMAXUD      X1, X0, X0
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 

@@ -5,421 +5,338 @@
 #include "textflag.h"
 
 // func rowsExactF32R16(a *byte)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·rowsExactF32R16(SB), NOSPLIT, $0-8
-	// rowsExactF32R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+	// rowsExactF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
 	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x08
-	JL           done
-	VMOVUPD      (DI), Y12
-	VMOVUPD      32(DI), Y13
-	VMOVUPS      (CX), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y8
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y0
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y1
-	VMOVUPS      (CX)(BX*1), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y9
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y2
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y3
-	VMOVUPS      (CX)(BX*2), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y10
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y4
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y5
-	VMOVUPS      (CX)(SI*1), Y14
-	VCVTPS2PH    $0x00, Y14, X14
-	VCVTPH2PS    X14, Y14
-	VFMADD231PS  Y14, Y14, Y11
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y12, Y15, Y6
-	VEXTRACTF128 $0x01, Y14, X14
-	VCVTPS2PD    X14, Y15
-	VFMADD231PD  Y13, Y15, Y7
-	ADDQ         $0x00000040, DI
-	ADDQ         $0x00000020, CX
-	SUBQ         $0x08, DX
-	JMP          loop
+	TESTL      $0x00000f80, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVUPS      (CX), Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  (R8), Y6, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  32(R8), Y6, Y1
+	VMOVUPS      32(CX), Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  64(R8), Y6, Y2
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  96(R8), Y6, Y3
+	VMOVUPS      64(CX), Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  128(R8), Y6, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  160(R8), Y6, Y1
+	VMOVUPS      96(CX), Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  192(R8), Y6, Y2
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  224(R8), Y6, Y3
+	ADDQ         $0x00000100, R8
+	ADDQ         $0x00000080, CX
+	SUBQ         $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y8, X1
-	VADDPS       X1, X8, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y9, X0
-	VADDPS       X0, X9, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
-	VADDPD       Y5, Y4, Y4
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
 	VEXTRACTF128 $0x01, Y4, X0
-	VADDPD       X0, X4, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 88(AX)
-	VEXTRACTF128 $0x01, Y10, X0
-	VADDPS       X0, X10, X0
+	VADDPS       X0, X4, X0
 	VHADDPS      X0, X0, X0
 	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 112(AX)
-	VADDPD       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPD       X0, X6, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 96(AX)
-	VEXTRACTF128 $0x01, Y11, X0
-	VADDPS       X0, X11, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 116(AX)
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsExactI8(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsExactI8(SB), NOSPLIT, $0-8
-	// rowsExactI8: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   8(AX), BX
-	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   24(AX), R8
+	// rowsExactI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   8(AX), BX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+	MOVQ   40(AX), R10
+	MOVQ   BX, R9
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   R9, BX
+	ADDQ   R10, R9
+	MOVQ   24(AX), R11
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	VPBROADCASTW (BX), X6
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), X5
+	VCVTPH2PS    X5, Y5
+	VPMOVSXBD    (CX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTPS2PH    $0x00, Y6, X6
 	VCVTPH2PS    X6, Y6
-	VPMOVSXBD    (CX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  (R8), Y8, Y0
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  32(R8), Y8, Y1
-	VPMOVSXBD    8(CX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  64(R8), Y8, Y0
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  96(R8), Y8, Y1
-	VPMOVSXBD    16(CX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  128(R8), Y8, Y0
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  160(R8), Y8, Y1
-	VPMOVSXBD    24(CX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R8), Y6, Y0
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R8), Y6, Y1
-	VPBROADCASTW (BX)(DI*1), X6
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  (R11), Y7, Y0
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  32(R11), Y7, Y1
+	VPMOVSXBD    8(CX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTPS2PH    $0x00, Y6, X6
 	VCVTPH2PS    X6, Y6
-	VPMOVSXBD    (CX)(SI*1), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  (R8), Y8, Y2
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  32(R8), Y8, Y3
-	VPMOVSXBD    8(CX)(SI*1), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  64(R8), Y8, Y2
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  96(R8), Y8, Y3
-	VPMOVSXBD    16(CX)(SI*1), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  128(R8), Y8, Y2
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y8
-	VFMADD231PD  160(R8), Y8, Y3
-	VPMOVSXBD    24(CX)(SI*1), Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       Y6, Y7, Y7
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R8), Y6, Y2
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R8), Y6, Y3
-	ADDQ         $0x00000100, R8
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  64(R11), Y7, Y2
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  96(R11), Y7, Y3
+	VPMOVSXBD    16(CX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTPS2PH    $0x00, Y6, X6
+	VCVTPH2PS    X6, Y6
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  128(R11), Y7, Y0
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  160(R11), Y7, Y1
+	VPMOVSXBD    24(CX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VCVTPS2PH    $0x00, Y6, X6
+	VCVTPH2PS    X6, Y6
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  192(R11), Y5, Y2
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  224(R11), Y5, Y3
+	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y4, X1
-	VADDPS       X1, X4, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X0
 	VHADDPS      X0, X0, X0
 	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsExactI4(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsExactI4(SB), NOSPLIT, $0-8
-	// rowsExactI4: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   8(AX), BX
-	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   24(AX), R8
+	// rowsExactI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   8(AX), BX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+	MOVQ   40(AX), R10
+	MOVQ   BX, R9
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   R9, BX
+	ADDQ   R10, R9
+	MOVQ   24(AX), R11
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	VPBROADCASTW (BX), X6
-	VCVTPH2PS    X6, Y6
-	VMULPS       signedQ<>+0(SB), Y6, Y7
-	VMULPS       signedQ<>+32(SB), Y6, Y6
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), X5
+	VCVTPH2PS    X5, Y5
+	VMULPS       signedQ<>+0(SB), Y5, Y6
+	VMULPS       signedQ<>+32(SB), Y5, Y5
 	VCVTPS2PH    $0x00, Y6, X6
 	VCVTPH2PS    X6, Y6
-	VPBROADCASTD (CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y4
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  (R8), Y9, Y0
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  32(R8), Y9, Y1
-	VPBROADCASTD 4(CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y4
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  64(R8), Y9, Y0
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  96(R8), Y9, Y1
-	VPBROADCASTD 8(CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y4
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  128(R8), Y9, Y0
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  160(R8), Y9, Y1
-	VPBROADCASTD 12(CX), Y8
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VPBROADCASTD (CX), Y8
 	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y7, Y8, Y7
-	VPERMPS      Y6, Y8, Y6
+	VPERMPS      Y6, Y8, Y7
+	VPERMPS      Y5, Y8, Y9
 	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y6, Y7, Y7
+	VBLENDVPS    Y8, Y9, Y7, Y7
 	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R8), Y6, Y0
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  (R11), Y8, Y0
 	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R8), Y6, Y1
-	VPBROADCASTW (BX)(DI*1), X6
-	VCVTPH2PS    X6, Y6
-	VMULPS       signedQ<>+0(SB), Y6, Y7
-	VMULPS       signedQ<>+32(SB), Y6, Y6
-	VCVTPS2PH    $0x00, Y7, X7
-	VCVTPH2PS    X7, Y7
-	VCVTPS2PH    $0x00, Y6, X6
-	VCVTPH2PS    X6, Y6
-	VPBROADCASTD (CX)(SI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y5
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  (R8), Y9, Y2
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  32(R8), Y9, Y3
-	VPBROADCASTD 4(CX)(SI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y5
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  64(R8), Y9, Y2
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  96(R8), Y9, Y3
-	VPBROADCASTD 8(CX)(SI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y7, Y9, Y8
-	VPERMPS      Y6, Y9, Y10
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y10, Y8, Y8
-	VFMADD231PS  Y8, Y8, Y5
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  128(R8), Y9, Y2
-	VEXTRACTF128 $0x01, Y8, X8
-	VCVTPS2PD    X8, Y9
-	VFMADD231PD  160(R8), Y9, Y3
-	VPBROADCASTD 12(CX)(SI*1), Y8
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  32(R11), Y8, Y1
+	VPBROADCASTD 4(CX), Y8
 	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y7, Y8, Y7
-	VPERMPS      Y6, Y8, Y6
+	VPERMPS      Y6, Y8, Y7
+	VPERMPS      Y5, Y8, Y9
 	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y6, Y7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R8), Y6, Y2
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VFMADD231PS  Y7, Y7, Y4
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  64(R11), Y8, Y2
 	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R8), Y6, Y3
-	ADDQ         $0x00000100, R8
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  96(R11), Y8, Y3
+	VPBROADCASTD 8(CX), Y8
+	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
+	VPERMPS      Y6, Y8, Y7
+	VPERMPS      Y5, Y8, Y9
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VFMADD231PS  Y7, Y7, Y4
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  128(R11), Y8, Y0
+	VEXTRACTF128 $0x01, Y7, X7
+	VCVTPS2PD    X7, Y8
+	VFMADD231PD  160(R11), Y8, Y1
+	VPBROADCASTD 12(CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y6, Y7, Y6
+	VPERMPS      Y5, Y7, Y5
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y5, Y6, Y6
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  192(R11), Y5, Y2
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  224(R11), Y5, Y3
+	ADDQ         $0x00000100, R11
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y4, X1
-	VADDPS       X1, X4, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X0
 	VHADDPS      X0, X0, X0
 	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -452,207 +369,151 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactU4(a *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsExactU4(SB), NOSPLIT, $0-8
-	// rowsExactU4: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n, n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
+	// rowsExactU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
 	MOVQ   8(AX), BX
 	MOVQ   16(AX), SI
 	MOVQ   32(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   24(AX), R9
+	MOVQ   152(AX), R8
+	MOVQ   CX, R9
+	MOVQ   40(AX), R12
+	MOVQ   BX, R10
+	MOVQ   SI, R11
+
+row:
+	MOVQ   R9, CX
+	ADDQ   DI, R9
+	MOVQ   R10, BX
+	ADDQ   R12, R10
+	MOVQ   R11, SI
+	ADDQ   R12, R11
+	MOVQ   24(AX), R13
+	MOVQ   48(AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	VPBROADCASTW (BX), Y6
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPBROADCASTW (SI), Y6
 	VPSLLD       $0x10, Y6, Y6
-	VPBROADCASTW (SI), Y7
-	VPSLLD       $0x10, Y7, Y7
-	VMULPS       unsignedQ<>+0(SB), Y6, Y8
-	VMULPS       unsignedQ<>+32(SB), Y6, Y9
-	VPSRLD       $0x10, Y8, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
+	VMULPS       unsignedQ<>+0(SB), Y5, Y7
+	VMULPS       unsignedQ<>+32(SB), Y5, Y8
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        oneBit<>+0(SB), Y5, Y5
+	VPADDD       halfBF16<>+0(SB), Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPAND        keepBF16<>+0(SB), Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VPSRLD       $0x10, Y7, Y5
+	VPAND        oneBit<>+0(SB), Y5, Y5
+	VPADDD       halfBF16<>+0(SB), Y7, Y7
+	VPADDD       Y5, Y7, Y7
+	VPAND        keepBF16<>+0(SB), Y7, Y7
+	VPSRLD       $0x10, Y8, Y5
+	VPAND        oneBit<>+0(SB), Y5, Y5
 	VPADDD       halfBF16<>+0(SB), Y8, Y8
-	VPADDD       Y6, Y8, Y8
+	VPADDD       Y5, Y8, Y8
 	VPAND        keepBF16<>+0(SB), Y8, Y8
-	VADDPS       Y7, Y8, Y8
-	VPSRLD       $0x10, Y8, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
+	VADDPS       Y6, Y8, Y8
+	VPSRLD       $0x10, Y8, Y5
+	VPAND        oneBit<>+0(SB), Y5, Y5
 	VPADDD       halfBF16<>+0(SB), Y8, Y8
-	VPADDD       Y6, Y8, Y8
+	VPADDD       Y5, Y8, Y8
 	VPAND        keepBF16<>+0(SB), Y8, Y8
-	VPSRLD       $0x10, Y9, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y9, Y9
-	VPADDD       Y6, Y9, Y9
-	VPAND        keepBF16<>+0(SB), Y9, Y9
-	VADDPS       Y7, Y9, Y9
-	VPSRLD       $0x10, Y9, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y9, Y9
-	VPADDD       Y6, Y9, Y9
-	VPAND        keepBF16<>+0(SB), Y9, Y9
-	VPBROADCASTD (CX), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y4
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  (R9), Y7, Y0
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  32(R9), Y7, Y1
-	VPBROADCASTD 4(CX), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y4
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  64(R9), Y7, Y0
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  96(R9), Y7, Y1
-	VPBROADCASTD 8(CX), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y4
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  128(R9), Y7, Y0
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  160(R9), Y7, Y1
-	VPBROADCASTD 12(CX), Y6
+	VPBROADCASTD (CX), Y6
 	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
-	VPERMPS      Y8, Y6, Y7
-	VPERMPS      Y9, Y6, Y8
+	VPERMPS      Y7, Y6, Y5
+	VPERMPS      Y8, Y6, Y9
 	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y8, Y7, Y7
-	VFMADD231PS  Y7, Y7, Y4
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R9), Y6, Y0
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R9), Y6, Y1
-	VPBROADCASTW (BX)(R8*1), Y6
-	VPSLLD       $0x10, Y6, Y6
-	VPBROADCASTW (SI)(R8*1), Y7
-	VPSLLD       $0x10, Y7, Y7
-	VMULPS       unsignedQ<>+0(SB), Y6, Y8
-	VMULPS       unsignedQ<>+32(SB), Y6, Y9
-	VPSRLD       $0x10, Y8, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VPAND        keepBF16<>+0(SB), Y8, Y8
-	VADDPS       Y7, Y8, Y8
-	VPSRLD       $0x10, Y8, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y8, Y8
-	VPADDD       Y6, Y8, Y8
-	VPAND        keepBF16<>+0(SB), Y8, Y8
-	VPSRLD       $0x10, Y9, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y9, Y9
-	VPADDD       Y6, Y9, Y9
-	VPAND        keepBF16<>+0(SB), Y9, Y9
-	VADDPS       Y7, Y9, Y9
-	VPSRLD       $0x10, Y9, Y6
-	VPAND        oneBit<>+0(SB), Y6, Y6
-	VPADDD       halfBF16<>+0(SB), Y9, Y9
-	VPADDD       Y6, Y9, Y9
-	VPAND        keepBF16<>+0(SB), Y9, Y9
-	VPBROADCASTD (CX)(DI*1), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y5
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  (R9), Y7, Y2
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  32(R9), Y7, Y3
-	VPBROADCASTD 4(CX)(DI*1), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y5
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  64(R9), Y7, Y2
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  96(R9), Y7, Y3
-	VPBROADCASTD 8(CX)(DI*1), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y8, Y7, Y6
-	VPERMPS      Y9, Y7, Y10
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y10, Y6, Y6
-	VFMADD231PS  Y6, Y6, Y5
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  128(R9), Y7, Y2
-	VEXTRACTF128 $0x01, Y6, X6
-	VCVTPS2PD    X6, Y7
-	VFMADD231PD  160(R9), Y7, Y3
-	VPBROADCASTD 12(CX)(DI*1), Y6
+	VBLENDVPS    Y6, Y9, Y5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  (R13), Y6, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  32(R13), Y6, Y1
+	VPBROADCASTD 4(CX), Y6
 	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
-	VPERMPS      Y8, Y6, Y7
-	VPERMPS      Y9, Y6, Y8
+	VPERMPS      Y7, Y6, Y5
+	VPERMPS      Y8, Y6, Y9
 	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y8, Y7, Y7
-	VFMADD231PS  Y7, Y7, Y5
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  192(R9), Y6, Y2
-	VEXTRACTF128 $0x01, Y7, X7
-	VCVTPS2PD    X7, Y6
-	VFMADD231PD  224(R9), Y6, Y3
-	ADDQ         $0x00000100, R9
+	VBLENDVPS    Y6, Y9, Y5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  64(R13), Y6, Y2
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  96(R13), Y6, Y3
+	VPBROADCASTD 8(CX), Y6
+	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
+	VPERMPS      Y7, Y6, Y5
+	VPERMPS      Y8, Y6, Y9
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y9, Y5, Y5
+	VFMADD231PS  Y5, Y5, Y4
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  128(R13), Y6, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y6
+	VFMADD231PD  160(R13), Y6, Y1
+	VPBROADCASTD 12(CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y7, Y5, Y6
+	VPERMPS      Y8, Y5, Y7
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y7, Y6, Y6
+	VFMADD231PS  Y6, Y6, Y4
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  192(R13), Y5, Y2
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y5
+	VFMADD231PD  224(R13), Y5, Y3
+	ADDQ         $0x00000100, R13
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	ADDQ         $0x02, SI
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPD       Y1, Y0, Y0
+	VADDPD       Y3, Y2, Y2
+	VADDPD       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPD       X1, X0, X1
 	VHADDPD      X1, X1, X1
-	VMOVSD       X1, 72(AX)
-	VEXTRACTF128 $0x01, Y4, X1
-	VADDPS       X1, X4, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 104(AX)
-	VADDPD       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPD       X0, X2, X0
-	VHADDPD      X0, X0, X0
-	VMOVSD       X0, 80(AX)
-	VEXTRACTF128 $0x01, Y5, X0
-	VADDPS       X0, X5, X0
+	MOVQ         120(AX), CX
+	VMOVSD       X1, (CX)
+	ADDQ         $0x08, 120(AX)
+	VEXTRACTF128 $0x01, Y4, X0
+	VADDPS       X0, X4, X0
 	VHADDPS      X0, X0, X0
 	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 108(AX)
+	MOVQ         160(AX), CX
+	VMOVD        X0, (CX)
+	ADDQ         $0x04, 160(AX)
+	DECQ         R8
+	JNE          row
 	VZEROUPPER
 	RET
 

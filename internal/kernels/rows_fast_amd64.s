@@ -7,675 +7,516 @@
 // func rowsFastF32(a *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·rowsFastF32(SB), NOSPLIT, $0-8
-	// rowsFastF32: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
+	// rowsFastF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPS     (DI), Y8
-	VMOVUPS     32(DI), Y9
-	PREFETCHT0  (CX)(R8*1)
-	VFMADD231PS (CX), Y8, Y0
-	VFMADD231PS 32(CX), Y9, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VFMADD231PS (CX)(BX*1), Y8, Y2
-	VFMADD231PS 32(CX)(BX*1), Y9, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VFMADD231PS (CX)(BX*2), Y8, Y4
-	VFMADD231PS 32(CX)(BX*2), Y9, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VFMADD231PS (CX)(SI*1), Y8, Y6
-	VFMADD231PS 32(CX)(SI*1), Y9, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000040, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000f80, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVUPS     (R8), Y4
+	VFMADD231PS (CX), Y4, Y0
+	VMOVUPS     32(R8), Y4
+	VFMADD231PS 32(CX), Y4, Y1
+	VMOVUPS     64(R8), Y4
+	VFMADD231PS 64(CX), Y4, Y2
+	VMOVUPS     96(R8), Y4
+	VFMADD231PS 96(CX), Y4, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000080, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastF16(a *byte)
 // Requires: AVX, F16C, FMA3, MMX+
 TEXT ·rowsFastF16(SB), NOSPLIT, $0-8
-	// rowsFastF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
+	// rowsFastF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPS     (DI), Y8
-	VMOVUPS     32(DI), Y9
-	PREFETCHT0  (CX)(R8*1)
-	VCVTPH2PS   (CX), Y10
-	VFMADD231PS Y8, Y10, Y0
-	VCVTPH2PS   16(CX), Y10
-	VFMADD231PS Y9, Y10, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VCVTPH2PS   (CX)(BX*1), Y10
-	VFMADD231PS Y8, Y10, Y2
-	VCVTPH2PS   16(CX)(BX*1), Y10
-	VFMADD231PS Y9, Y10, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VCVTPH2PS   (CX)(BX*2), Y10
-	VFMADD231PS Y8, Y10, Y4
-	VCVTPH2PS   16(CX)(BX*2), Y10
-	VFMADD231PS Y9, Y10, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VCVTPH2PS   (CX)(SI*1), Y10
-	VFMADD231PS Y8, Y10, Y6
-	VCVTPH2PS   16(CX)(SI*1), Y8
-	VFMADD231PS Y9, Y8, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VCVTPH2PS   (CX), Y4
+	VFMADD231PS (R8), Y4, Y0
+	VCVTPH2PS   16(CX), Y4
+	VFMADD231PS 32(R8), Y4, Y1
+	VCVTPH2PS   32(CX), Y4
+	VFMADD231PS 64(R8), Y4, Y2
+	VCVTPH2PS   48(CX), Y4
+	VFMADD231PS 96(R8), Y4, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastBF16(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsFastBF16(SB), NOSPLIT, $0-8
-	// rowsFastBF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
+	// rowsFastBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPS     (DI), Y8
-	VMOVUPS     32(DI), Y9
-	PREFETCHT0  (CX)(R8*1)
-	VPMOVZXWD   (CX), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y8, Y10, Y0
-	VPMOVZXWD   16(CX), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y9, Y10, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(BX*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y8, Y10, Y2
-	VPMOVZXWD   16(CX)(BX*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y9, Y10, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(BX*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y8, Y10, Y4
-	VPMOVZXWD   16(CX)(BX*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y9, Y10, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(SI*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VFMADD231PS Y8, Y10, Y6
-	VPMOVZXWD   16(CX)(SI*1), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VFMADD231PS Y9, Y8, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VPMOVZXWD   (CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS (R8), Y4, Y0
+	VPMOVZXWD   16(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 32(R8), Y4, Y1
+	VPMOVZXWD   32(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 64(R8), Y4, Y2
+	VPMOVZXWD   48(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 96(R8), Y4, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastF32R16(a *byte)
 // Requires: AVX, F16C, FMA3, MMX+
 TEXT ·rowsFastF32R16(SB), NOSPLIT, $0-8
-	// rowsFastF32R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
+	// rowsFastF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPS     (DI), Y8
-	VMOVUPS     32(DI), Y9
-	PREFETCHT0  (CX)(R8*1)
-	VMOVUPS     (CX), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y0
-	VMOVUPS     32(CX), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVUPS     (CX)(BX*1), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y2
-	VMOVUPS     32(CX)(BX*1), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVUPS     (CX)(BX*2), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y4
-	VMOVUPS     32(CX)(BX*2), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VMOVUPS     (CX)(SI*1), Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y6
-	VMOVUPS     32(CX)(SI*1), Y8
-	VCVTPS2PH   $0x00, Y8, X8
-	VCVTPH2PS   X8, Y8
-	VFMADD231PS Y9, Y8, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000040, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000f80, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VMOVUPS     (CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS (R8), Y4, Y0
+	VMOVUPS     32(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 32(R8), Y4, Y1
+	VMOVUPS     64(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 64(R8), Y4, Y2
+	VMOVUPS     96(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 96(R8), Y4, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000080, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastBF16R16(a *byte)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastBF16R16(SB), NOSPLIT, $0-8
-	// rowsFastBF16R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   32(AX), BX
-	LEAQ   (BX)(BX*2), SI
-	MOVQ   24(AX), DI
-	MOVQ   136(AX), R8
+	// rowsFastBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   152(AX), SI
+	MOVQ   CX, DI
+
+row:
+	MOVQ   DI, CX
+	ADDQ   BX, DI
+	MOVQ   24(AX), R8
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
 
 loop:
-	CMPQ        DX, $0x10
-	JL          done
-	VMOVUPS     (DI), Y8
-	VMOVUPS     32(DI), Y9
-	PREFETCHT0  (CX)(R8*1)
-	VPMOVZXWD   (CX), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y0
-	VPMOVZXWD   16(CX), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y1
-	LEAQ        (CX)(BX*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(BX*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y2
-	VPMOVZXWD   16(CX)(BX*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y3
-	LEAQ        (CX)(BX*2), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(BX*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y4
-	VPMOVZXWD   16(CX)(BX*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y9, Y10, Y5
-	LEAQ        (CX)(SI*1), R9
-	PREFETCHT0  (R9)(R8*1)
-	VPMOVZXWD   (CX)(SI*1), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VCVTPS2PH   $0x00, Y10, X10
-	VCVTPH2PS   X10, Y10
-	VFMADD231PS Y8, Y10, Y6
-	VPMOVZXWD   16(CX)(SI*1), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VCVTPS2PH   $0x00, Y8, X8
-	VCVTPH2PS   X8, Y8
-	VFMADD231PS Y9, Y8, Y7
-	ADDQ        $0x00000040, DI
-	ADDQ        $0x00000020, CX
-	SUBQ        $0x10, DX
-	JMP         loop
+	TESTL      $0x00000fc0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
 
-done:
+samePage:
+	VPMOVZXWD   (CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS (R8), Y4, Y0
+	VPMOVZXWD   16(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 32(R8), Y4, Y1
+	VPMOVZXWD   32(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 64(R8), Y4, Y2
+	VPMOVZXWD   48(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 96(R8), Y4, Y3
+	ADDQ        $0x00000080, R8
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         SI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastI8(a *byte)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastI8(SB), NOSPLIT, $0-8
-	// rowsFastI8: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	// rowsFastI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
 	MOVQ   8(AX), BX
 	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   24(AX), R8
-	MOVQ   136(AX), R9
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+	MOVQ   40(AX), R10
+	MOVQ   BX, R9
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   R9, BX
+	ADDQ   R10, R9
+	MOVQ   24(AX), R11
+	MOVQ   48(AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R9*1)
-	VPBROADCASTW (BX), X8
-	VCVTPH2PS    X8, Y8
-	VPMOVSXBD    (CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  (R8), Y9, Y0
-	VPMOVSXBD    8(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  32(R8), Y9, Y1
-	VPMOVSXBD    16(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  64(R8), Y9, Y2
-	VPMOVSXBD    24(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  96(R8), Y9, Y3
-	LEAQ         (CX)(SI*1), R10
-	PREFETCHT0   (R10)(R9*1)
-	VPBROADCASTW (BX)(DI*1), X8
-	VCVTPH2PS    X8, Y8
-	VPMOVSXBD    (CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  (R8), Y9, Y4
-	VPMOVSXBD    8(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  32(R8), Y9, Y5
-	VPMOVSXBD    16(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  64(R8), Y9, Y6
-	VPMOVSXBD    24(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y8, Y9, Y9
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VFMADD231PS  96(R8), Y9, Y7
-	ADDQ         $0x00000080, R8
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), X4
+	VCVTPH2PS    X4, Y4
+	VPMOVSXBD    (CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  (R11), Y5, Y0
+	VPMOVSXBD    8(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  32(R11), Y5, Y1
+	VPMOVSXBD    16(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  64(R11), Y5, Y2
+	VPMOVSXBD    24(CX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VFMADD231PS  96(R11), Y5, Y3
+	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y6, Y4, Y4
-	VADDPS       Y7, Y5, Y5
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func rowsFastI4(a *byte)
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsFastI4(SB), NOSPLIT, $0-8
-	// rowsFastI4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	// rowsFastI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
 	MOVQ   8(AX), BX
 	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   24(AX), R8
-	MOVQ   136(AX), R9
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+	MOVQ   40(AX), R10
+	MOVQ   BX, R9
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   R9, BX
+	ADDQ   R10, R9
+	MOVQ   24(AX), R11
+	MOVQ   48(AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R9*1)
-	VPBROADCASTW (BX), X8
-	VCVTPH2PS    X8, Y8
-	VMULPS       signedQ<>+0(SB), Y8, Y9
-	VMULPS       signedQ<>+32(SB), Y8, Y8
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VCVTPS2PH    $0x00, Y8, X8
-	VCVTPH2PS    X8, Y8
-	VPBROADCASTD (CX), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  (R8), Y10, Y0
-	VPBROADCASTD 4(CX), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  32(R8), Y10, Y1
-	VPBROADCASTD 8(CX), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  64(R8), Y10, Y2
-	VPBROADCASTD 12(CX), Y10
-	VPSRLVD      nibbleAt<>+0(SB), Y10, Y10
-	VPERMPS      Y9, Y10, Y9
-	VPERMPS      Y8, Y10, Y8
-	VPSLLD       $0x1c, Y10, Y10
-	VBLENDVPS    Y10, Y8, Y9, Y9
-	VFMADD231PS  96(R8), Y9, Y3
-	LEAQ         (CX)(SI*1), R10
-	PREFETCHT0   (R10)(R9*1)
-	VPBROADCASTW (BX)(DI*1), X8
-	VCVTPH2PS    X8, Y8
-	VMULPS       signedQ<>+0(SB), Y8, Y9
-	VMULPS       signedQ<>+32(SB), Y8, Y8
-	VCVTPS2PH    $0x00, Y9, X9
-	VCVTPH2PS    X9, Y9
-	VCVTPS2PH    $0x00, Y8, X8
-	VCVTPH2PS    X8, Y8
-	VPBROADCASTD (CX)(SI*1), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  (R8), Y10, Y4
-	VPBROADCASTD 4(CX)(SI*1), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  32(R8), Y10, Y5
-	VPBROADCASTD 8(CX)(SI*1), Y11
-	VPSRLVD      nibbleAt<>+0(SB), Y11, Y11
-	VPERMPS      Y9, Y11, Y10
-	VPERMPS      Y8, Y11, Y12
-	VPSLLD       $0x1c, Y11, Y11
-	VBLENDVPS    Y11, Y12, Y10, Y10
-	VFMADD231PS  64(R8), Y10, Y6
-	VPBROADCASTD 12(CX)(SI*1), Y10
-	VPSRLVD      nibbleAt<>+0(SB), Y10, Y10
-	VPERMPS      Y9, Y10, Y9
-	VPERMPS      Y8, Y10, Y8
-	VPSLLD       $0x1c, Y10, Y10
-	VBLENDVPS    Y10, Y8, Y9, Y9
-	VFMADD231PS  96(R8), Y9, Y7
-	ADDQ         $0x00000080, R8
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), X4
+	VCVTPH2PS    X4, Y4
+	VMULPS       signedQ<>+0(SB), Y4, Y5
+	VMULPS       signedQ<>+32(SB), Y4, Y4
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VCVTPS2PH    $0x00, Y4, X4
+	VCVTPH2PS    X4, Y4
+	VPBROADCASTD (CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y5, Y7, Y6
+	VPERMPS      Y4, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VFMADD231PS  (R11), Y6, Y0
+	VPBROADCASTD 4(CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y5, Y7, Y6
+	VPERMPS      Y4, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VFMADD231PS  32(R11), Y6, Y1
+	VPBROADCASTD 8(CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y5, Y7, Y6
+	VPERMPS      Y4, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VFMADD231PS  64(R11), Y6, Y2
+	VPBROADCASTD 12(CX), Y6
+	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
+	VPERMPS      Y5, Y6, Y5
+	VPERMPS      Y4, Y6, Y4
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y4, Y5, Y5
+	VFMADD231PS  96(R11), Y5, Y3
+	ADDQ         $0x00000080, R11
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y6, Y4, Y4
-	VADDPS       Y7, Y5, Y5
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -710,167 +551,121 @@ GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 // func rowsFastU4(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·rowsFastU4(SB), NOSPLIT, $0-8
-	// rowsFastU4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	// rowsFastU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 	MOVQ   a+0(FP), AX
 	MOVQ   (AX), CX
 	MOVQ   48(AX), DX
 	MOVQ   8(AX), BX
 	MOVQ   16(AX), SI
 	MOVQ   32(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   24(AX), R9
-	MOVQ   136(AX), R10
+	MOVQ   152(AX), R8
+	MOVQ   CX, R9
+	MOVQ   40(AX), R12
+	MOVQ   BX, R10
+	MOVQ   SI, R11
+
+row:
+	MOVQ   R9, CX
+	ADDQ   DI, R9
+	MOVQ   R10, BX
+	ADDQ   R12, R10
+	MOVQ   R11, SI
+	ADDQ   R12, R11
+	MOVQ   24(AX), R13
+	MOVQ   48(AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	JMP    enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R10*1)
-	VPBROADCASTW (BX), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VPBROADCASTW (SI), Y9
-	VPSLLD       $0x10, Y9, Y9
-	VMULPS       unsignedQ<>+0(SB), Y8, Y10
-	VMULPS       unsignedQ<>+32(SB), Y8, Y11
-	VPSRLD       $0x10, Y10, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y10, Y10
-	VPADDD       Y8, Y10, Y10
-	VPAND        keepBF16<>+0(SB), Y10, Y10
-	VADDPS       Y9, Y10, Y10
-	VPSRLD       $0x10, Y10, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y10, Y10
-	VPADDD       Y8, Y10, Y10
-	VPAND        keepBF16<>+0(SB), Y10, Y10
-	VPSRLD       $0x10, Y11, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y11, Y11
-	VPADDD       Y8, Y11, Y11
-	VPAND        keepBF16<>+0(SB), Y11, Y11
-	VADDPS       Y9, Y11, Y11
-	VPSRLD       $0x10, Y11, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y11, Y11
-	VPADDD       Y8, Y11, Y11
-	VPAND        keepBF16<>+0(SB), Y11, Y11
-	VPBROADCASTD (CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  (R9), Y8, Y0
-	VPBROADCASTD 4(CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  32(R9), Y8, Y1
-	VPBROADCASTD 8(CX), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  64(R9), Y8, Y2
-	VPBROADCASTD 12(CX), Y8
-	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y10, Y8, Y9
-	VPERMPS      Y11, Y8, Y10
-	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y10, Y9, Y9
-	VFMADD231PS  96(R9), Y9, Y3
-	LEAQ         (CX)(DI*1), R11
-	PREFETCHT0   (R11)(R10*1)
-	VPBROADCASTW (BX)(R8*1), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VPBROADCASTW (SI)(R8*1), Y9
-	VPSLLD       $0x10, Y9, Y9
-	VMULPS       unsignedQ<>+0(SB), Y8, Y10
-	VMULPS       unsignedQ<>+32(SB), Y8, Y11
-	VPSRLD       $0x10, Y10, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y10, Y10
-	VPADDD       Y8, Y10, Y10
-	VPAND        keepBF16<>+0(SB), Y10, Y10
-	VADDPS       Y9, Y10, Y10
-	VPSRLD       $0x10, Y10, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y10, Y10
-	VPADDD       Y8, Y10, Y10
-	VPAND        keepBF16<>+0(SB), Y10, Y10
-	VPSRLD       $0x10, Y11, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y11, Y11
-	VPADDD       Y8, Y11, Y11
-	VPAND        keepBF16<>+0(SB), Y11, Y11
-	VADDPS       Y9, Y11, Y11
-	VPSRLD       $0x10, Y11, Y8
-	VPAND        oneBit<>+0(SB), Y8, Y8
-	VPADDD       halfBF16<>+0(SB), Y11, Y11
-	VPADDD       Y8, Y11, Y11
-	VPAND        keepBF16<>+0(SB), Y11, Y11
-	VPBROADCASTD (CX)(DI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  (R9), Y8, Y4
-	VPBROADCASTD 4(CX)(DI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  32(R9), Y8, Y5
-	VPBROADCASTD 8(CX)(DI*1), Y9
-	VPSRLVD      nibbleAt<>+0(SB), Y9, Y9
-	VPERMPS      Y10, Y9, Y8
-	VPERMPS      Y11, Y9, Y12
-	VPSLLD       $0x1c, Y9, Y9
-	VBLENDVPS    Y9, Y12, Y8, Y8
-	VFMADD231PS  64(R9), Y8, Y6
-	VPBROADCASTD 12(CX)(DI*1), Y8
-	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y10, Y8, Y9
-	VPERMPS      Y11, Y8, Y10
-	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y10, Y9, Y9
-	VFMADD231PS  96(R9), Y9, Y7
-	ADDQ         $0x00000080, R9
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT0 4096(CX)
+
+samePage:
+	VPBROADCASTW (BX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VPBROADCASTW (SI), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VMULPS       unsignedQ<>+0(SB), Y4, Y6
+	VMULPS       unsignedQ<>+32(SB), Y4, Y7
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        oneBit<>+0(SB), Y4, Y4
+	VPADDD       halfBF16<>+0(SB), Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VPAND        keepBF16<>+0(SB), Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VPSRLD       $0x10, Y6, Y4
+	VPAND        oneBit<>+0(SB), Y4, Y4
+	VPADDD       halfBF16<>+0(SB), Y6, Y6
+	VPADDD       Y4, Y6, Y6
+	VPAND        keepBF16<>+0(SB), Y6, Y6
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        oneBit<>+0(SB), Y4, Y4
+	VPADDD       halfBF16<>+0(SB), Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	VPAND        keepBF16<>+0(SB), Y7, Y7
+	VADDPS       Y5, Y7, Y7
+	VPSRLD       $0x10, Y7, Y4
+	VPAND        oneBit<>+0(SB), Y4, Y4
+	VPADDD       halfBF16<>+0(SB), Y7, Y7
+	VPADDD       Y4, Y7, Y7
+	VPAND        keepBF16<>+0(SB), Y7, Y7
+	VPBROADCASTD (CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y6, Y5, Y4
+	VPERMPS      Y7, Y5, Y8
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y8, Y4, Y4
+	VFMADD231PS  (R13), Y4, Y0
+	VPBROADCASTD 4(CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y6, Y5, Y4
+	VPERMPS      Y7, Y5, Y8
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y8, Y4, Y4
+	VFMADD231PS  32(R13), Y4, Y1
+	VPBROADCASTD 8(CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y6, Y5, Y4
+	VPERMPS      Y7, Y5, Y8
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y8, Y4, Y4
+	VFMADD231PS  64(R13), Y4, Y2
+	VPBROADCASTD 12(CX), Y4
+	VPSRLVD      nibbleAt<>+0(SB), Y4, Y4
+	VPERMPS      Y6, Y4, Y5
+	VPERMPS      Y7, Y4, Y6
+	VPSLLD       $0x1c, Y4, Y4
+	VBLENDVPS    Y4, Y6, Y5, Y5
+	VFMADD231PS  96(R13), Y5, Y3
+	ADDQ         $0x00000080, R13
 	ADDQ         $0x00000010, CX
 	ADDQ         $0x02, BX
 	ADDQ         $0x02, SI
 	SUBQ         $0x20, DX
-	JMP          loop
 
-done:
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
 	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X1
 	VADDPS       X1, X0, X1
 	VHADDPS      X1, X1, X1
 	VHADDPS      X1, X1, X1
-	VMOVSS       X1, 56(AX)
-	VADDPS       Y6, Y4, Y4
-	VADDPS       Y7, Y5, Y5
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X0
-	VADDPS       X0, X4, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	MOVQ         120(AX), CX
+	VMOVD        X1, (CX)
+	ADDQ         $0x04, 120(AX)
+	DECQ         R8
+	JNE          row
 	VZEROUPPER
 	RET
 

@@ -8,8 +8,9 @@ import (
 	"sibyl/precision"
 )
 
-// rowsArgs is what the assembly reads and writes, by the offsets in gen/rows.go and gen/neon/rows.go. A kernel goes through n weights of up
-// to four rows, wStride bytes apart, their scales and minvals sStride bytes apart.
+// rowsArgs is what the assembly reads and writes, by the offsets in gen/rows.go and gen/neon/rows.go. A kernel goes through n
+// weights of each row, wStride bytes apart, their scales and minvals sStride bytes apart: of up to four rows side by side, whose
+// sums are in sum32, sum64 and sq, or of so many rows one after the other, whose sums it writes to dst and sqs.
 type rowsArgs struct {
 	w, scale, min, x unsafe.Pointer
 	wStride, sStride int
@@ -18,17 +19,18 @@ type rowsArgs struct {
 	sum64            [4]float64
 	sq               [4]float32
 	dst              unsafe.Pointer
-	most             uint32
 	ahead            int // bytes from a weight to one that is soon to be read
 	off, table       unsafe.Pointer
+	rows             int
+	sqs              unsafe.Pointer
 }
 
 // rowsKernel is one stored form's assembly.
 type rowsKernel struct {
-	rows, step          int // rows that fast and exact take at once; what n must be a multiple of
+	rows, step          int // rows that fast and exact take side by side, 0 for any number one after the other; what n must be a multiple of
 	fast, exact, unpack func(a *byte)
-	// What exact gives besides the sums, to bound their errors by: the largest weight, as bits that most reads, or,
-	// where most is nil, the sum of the squares of each row.
+	// What exact gives besides the sums, to bound their errors by: the row's largest weight, as bits that most reads, or,
+	// where most is nil, the sum of its squares.
 	most func(bits uint32) float64
 	// scale is set where exact wants x times 2^scale, in the order of gen/exact.go.
 	scale int

@@ -4,26 +4,26 @@
 
 package kernels
 
-// rowsExactBF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
-// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+// rowsExactBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled
+// and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 //
 //go:noescape
 func rowsExactBF16(a *byte)
 
-// rowsExactF16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
-// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+// rowsExactF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled
+// and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 //
 //go:noescape
 func rowsExactF16(a *byte)
 
-// rowsExactBF16R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float64, scaled
-// and in the order of gen/exact.go; eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+// rowsExactBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled
+// and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 //
 //go:noescape
 func rowsExactBF16R16(a *byte)
 
-// rowsExactF32: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 8, x float64;
-// eight chains of n/8 products each. a.most = the largest bits of all the weights without their sign.
+// rowsExactF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64;
+// sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 //
 //go:noescape
 func rowsExactF32(a *byte)

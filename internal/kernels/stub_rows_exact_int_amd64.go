@@ -4,26 +4,26 @@
 
 package kernels
 
-// rowsExactF32R16: for r < 4: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 8, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n,
+// n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 //
 //go:noescape
 func rowsExactF32R16(a *byte)
 
-// rowsExactI8: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n,
+// n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 //
 //go:noescape
 func rowsExactI8(a *byte)
 
-// rowsExactI4: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n,
+// n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 //
 //go:noescape
 func rowsExactI4(a *byte)
 
-// rowsExactU4: for r < 2: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,
-// n a multiple of 32, x float64. Each sum64 is eight chains of n/8 products.
+// rowsExactU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n,
+// n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 //
 //go:noescape
 func rowsExactU4(a *byte)

@@ -4,42 +4,42 @@
 
 package kernels
 
-// rowsFastF32: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
+// rowsFastF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastF32(a *byte)
 
-// rowsFastF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
+// rowsFastF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastF16(a *byte)
 
-// rowsFastBF16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
+// rowsFastBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastBF16(a *byte)
 
-// rowsFastF32R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
+// rowsFastF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastF32R16(a *byte)
 
-// rowsFastBF16R16: for r < 4: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, x float32.
+// rowsFastBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastBF16R16(a *byte)
 
-// rowsFastI8: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+// rowsFastI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastI8(a *byte)
 
-// rowsFastI4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+// rowsFastI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastI4(a *byte)
 
-// rowsFastU4: for r < 2: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
+// rowsFastU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 //
 //go:noescape
 func rowsFastU4(a *byte)

@@ -12,7 +12,7 @@ TEXT ·unpackF32(SB), NOSPLIT, $0-8
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ       DX, $0x10
@@ -39,7 +39,7 @@ TEXT ·unpackF16(SB), NOSPLIT, $0-8
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ       DX, $0x10
@@ -66,7 +66,7 @@ TEXT ·unpackBF16(SB), NOSPLIT, $0-8
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ       DX, $0x10
@@ -95,7 +95,7 @@ TEXT ·unpackF32R16(SB), NOSPLIT, $0-8
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ       DX, $0x10
@@ -126,7 +126,7 @@ TEXT ·unpackBF16R16(SB), NOSPLIT, $0-8
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ       DX, $0x10
@@ -160,7 +160,7 @@ TEXT ·unpackI8(SB), NOSPLIT, $0-8
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 120(AX), SI
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ         DX, $0x20
@@ -211,7 +211,7 @@ TEXT ·unpackI4(SB), NOSPLIT, $0-8
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 120(AX), SI
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ         DX, $0x20
@@ -301,7 +301,7 @@ TEXT ·unpackU4(SB), NOSPLIT, $0-8
 	MOVQ 8(AX), BX
 	MOVQ 16(AX), SI
 	MOVQ 120(AX), DI
-	MOVQ 136(AX), AX
+	MOVQ 128(AX), AX
 
 loop:
 	CMPQ         DX, $0x20

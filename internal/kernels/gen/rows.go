@@ -14,8 +14,8 @@ const (
 	argW, argScale, argMin, argX      = 0, 8, 16, 24
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
-	argMost, argAhead                 = 128, 136
-	argOff, argTable                  = 144, 152
+	argAhead, argOff, argTable        = 128, 136, 144
+	argRows, argSqs                   = 152, 160
 )
 
 func load64(a reg.Register, disp int) reg.GPVirtual {
@@ -126,60 +126,113 @@ func describe(lines ...string) {
 	Comment(strings.Join(lines, " "))
 }
 
-// rowsFast is sum32[r] = sum_i w[r, i] * x[i] in float32: every lane of every accumulator is a chain of its own.
-func rowsFast(f format) {
-	TEXT("rowsFast"+f.name, NOSPLIT, "func(a *byte)")
-	describe(fmt.Sprintf("rowsFast%s: for r < %d: a.sum32[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of %d, x float32.", f.name, f.rows, f.step))
+// sequence is a kernel that goes through rows one after the other: memory is read in one stream, which is what a processor
+// foresees best. (Two or four rows side by side share the loads of x, and read at half the speed where rows are a page long or
+// two; asking for lines ahead of the stream is slower, too. What is asked for is the next page, for its address.)
+type sequence struct {
+	*walk
+	a reg.Register
+	x reg.GPVirtual
+}
+
+// rowByRow emits the loops: start begins a row, round is one round of step elements, finish writes what a row gave.
+func rowByRow(f format, step int, xBytes int, start func(), round func(q *sequence), finish func(q *sequence)) {
 	a := Load(Param("a"), GP64())
-	k := newWalk(f, a, f.rows)
-	x, ahead := load64(a, argX), load64(a, argAhead)
-	per := 8 / f.rows // accumulators a row: eight chains hide the latency of the multiply-add
-	acc := accumulators(8)
+	q := &sequence{walk: newWalk(f, a, 1), a: a}
+	stride, sStride, count := load64(a, argWStride), reg.GPVirtual(nil), load64(a, argRows)
+	w, s, m := GP64(), GP64(), GP64()
+	MOVQ(q.w, w)
+	if q.s != nil {
+		sStride = load64(a, argSStride)
+		MOVQ(q.s, s)
+	}
+	if q.m != nil {
+		MOVQ(q.m, m)
+	}
+	q.x = GP64()
+	Label("row")
+	MOVQ(w, q.w)
+	ADDQ(stride, w)
+	if q.s != nil {
+		MOVQ(s, q.s)
+		ADDQ(sStride, s)
+	}
+	if q.m != nil {
+		MOVQ(m, q.m)
+		ADDQ(sStride, m)
+	}
+	MOVQ(Mem{Base: a, Disp: argX}, q.x)
+	MOVQ(Mem{Base: a, Disp: argN}, q.n)
+	start()
+	JMP(LabelRef("enter"))
 	Label("loop")
-	CMPQ(k.n, U8(f.step))
-	JL(LabelRef("done"))
-	var xs []reg.VecVirtual
-	if f.rows > 2 { // x in registers serves all rows
-		for i := range f.step / 8 {
-			xs = append(xs, YMM())
-			VMOVUPS(Mem{Base: x, Disp: 32 * i}, xs[i])
-		}
-	}
-	for r := range f.rows {
-		k.prefetch(r, ahead, f.step)
-		blk := k.block(r)
-		for i := range f.step / 8 {
-			sum := acc[r*per+i%per]
-			if f.name == "F32" {
-				VFMADD231PS(f.at(k.row(r), i), xs[i], sum)
-				continue
-			}
-			y := YMM()
-			f.load(y, f.at(k.row(r), i), blk)
-			if xs != nil {
-				VFMADD231PS(xs[i], y, sum)
-			} else {
-				VFMADD231PS(Mem{Base: x, Disp: 32 * i}, y, sum)
-			}
-		}
-	}
-	ADDQ(U32(4*f.step), x)
-	k.next(f.step)
-	JMP(LabelRef("loop"))
-	Label("done")
-	for r := range f.rows {
-		sum := acc[r*per : (r+1)*per]
-		for n := per / 2; n > 0; n /= 2 {
-			for i := range n {
-				VADDPS(sum[i+n], sum[i], sum[i])
-			}
-		}
-		h := XMM()
-		lanes32(sum[0], h)
-		VMOVSS(h, Mem{Base: a, Disp: argSum32 + 4*r})
-	}
+	q.nextPage(step * f.bits / 8)
+	round(q)
+	ADDQ(U32(xBytes*step), q.x)
+	q.next(step)
+	Label("enter")
+	CMPQ(q.n, U8(step))
+	JGE(LabelRef("loop"))
+	finish(q)
+	DECQ(count)
+	JNE(LabelRef("row"))
 	VZEROUPPER()
 	RET()
+}
+
+// nextPage asks for the page after the one that is read, once in it, where a round takes so many bytes.
+func (k *walk) nextPage(bytes int) {
+	TESTL(U32(4096-bytes), k.w.As32())
+	JNE(LabelRef("samePage"))
+	PREFETCHT0(Mem{Base: k.w, Disp: 4096})
+	Label("samePage")
+}
+
+// put writes the scalar in h to where the argument at disp points, which moves on by its size.
+func (q *sequence) put(h reg.VecVirtual, disp, size int) {
+	to := load64(q.a, disp)
+	if size == 4 {
+		VMOVD(h, Mem{Base: to})
+	} else {
+		VMOVSD(h, Mem{Base: to})
+	}
+	ADDQ(U8(size), Mem{Base: q.a, Disp: disp})
+}
+
+// zero clears registers.
+func zero(ys []reg.VecVirtual) {
+	for _, y := range ys {
+		VXORPS(y, y, y)
+	}
+}
+
+// rowsFast is dst[r] = sum_i w[r, i] * x[i] in float32: every lane of every accumulator is a chain of its own.
+func rowsFast(f format) {
+	step := max(f.step, 32)
+	TEXT("rowsFast"+f.name, NOSPLIT, "func(a *byte)")
+	describe(fmt.Sprintf("rowsFast%s: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of %d, x float32.", f.name, step))
+	acc := accumulators(4)
+	rowByRow(f, step, 4, func() { zero(acc) }, func(q *sequence) {
+		blk := q.block(0)
+		for i := range step / 8 {
+			x := Mem{Base: q.x, Disp: 32 * i}
+			y := YMM()
+			if f.name == "F32" {
+				VMOVUPS(x, y)
+				VFMADD231PS(f.at(q.row(0), i), y, acc[i%4])
+				continue
+			}
+			f.load(y, f.at(q.row(0), i), blk)
+			VFMADD231PS(x, y, acc[i%4])
+		}
+	}, func(q *sequence) {
+		VADDPS(acc[1], acc[0], acc[0])
+		VADDPS(acc[3], acc[2], acc[2])
+		VADDPS(acc[2], acc[0], acc[0])
+		h := XMM()
+		lanes32(acc[0], h)
+		q.put(h, argDst, 4)
+	})
 }
 
 // lanes32 is the sum of the eight lanes of y, in h.
@@ -197,65 +250,42 @@ func lanes64(y, h reg.VecVirtual) {
 	VHADDPD(h, h, h)
 }
 
-// rowsExact is sum64[r] = sum_i w[r, i] * x[i] in float64, where each product is exact, and sq[r], the sum of w*w
+// rowsExact is dst[r] = sum_i w[r, i] * x[i] in float64, where each product is exact, and sqs[r], the sum of w*w
 // in float32, which bounds the error of the other.
 func rowsExact(f format) {
-	step := f.step
-	if f.block == nil {
-		step = 8
-	}
+	step := max(f.step, 32)
 	TEXT("rowsExact"+f.name, NOSPLIT, "func(a *byte)")
-	describe(fmt.Sprintf("rowsExact%s: for r < %d: a.sum64[r] = sum of w[r*wStride:][i] * x[i] and a.sq[r] = sum of w*w over i < n,", f.name, f.rows),
-		fmt.Sprintf("n a multiple of %d, x float64. Each sum64 is eight chains of n/8 products.", step))
-	a := Load(Param("a"), GP64())
-	k := newWalk(f, a, f.rows)
-	x := load64(a, argX)
-	acc, sq := accumulators(2*f.rows), accumulators(f.rows)
-	Label("loop")
-	CMPQ(k.n, U8(step))
-	JL(LabelRef("done"))
-	var xs []reg.VecVirtual
-	if f.rows > 2 {
-		xs = []reg.VecVirtual{YMM(), YMM()}
-		VMOVUPD(Mem{Base: x}, xs[0])
-		VMOVUPD(Mem{Base: x, Disp: 32}, xs[1])
-	}
-	for r := range f.rows {
-		blk := k.block(r)
+	describe(fmt.Sprintf("rowsExact%s: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n,", f.name),
+		fmt.Sprintf("n a multiple of %d, x and dst float64. Each sum is sixteen chains of n/16 products.", step))
+	acc, sq := accumulators(4), accumulators(1)
+	rowByRow(f, step, 8, func() { zero(acc); zero(sq) }, func(q *sequence) {
+		blk := q.block(0)
 		for i := range step / 8 {
 			y, d := YMM(), YMM()
-			f.load(y, f.at(k.row(r), i), blk)
-			VFMADD231PS(y, y, sq[r])
+			f.load(y, f.at(q.row(0), i), blk)
+			VFMADD231PS(y, y, sq[0])
 			VCVTPS2PD(y.AsX(), d)
-			product(d, xs, x, 64*i, 0, acc[2*r])
+			VFMADD231PD(Mem{Base: q.x, Disp: 64 * i}, d, acc[2*i%4])
 			VEXTRACTF128(U8(1), y, y.AsX())
 			VCVTPS2PD(y.AsX(), d)
-			product(d, xs, x, 64*i, 1, acc[2*r+1])
+			VFMADD231PD(Mem{Base: q.x, Disp: 64*i + 32}, d, acc[2*i%4+1])
 		}
-	}
-	ADDQ(U32(8*step), x)
-	k.next(step)
-	JMP(LabelRef("loop"))
-	Label("done")
-	for r := range f.rows {
-		VADDPD(acc[2*r+1], acc[2*r], acc[2*r])
+	}, func(q *sequence) {
+		q.putSum64(acc)
 		h := XMM()
-		lanes64(acc[2*r], h)
-		VMOVSD(h, Mem{Base: a, Disp: argSum64 + 8*r})
-		lanes32(sq[r], h)
-		VMOVSS(h, Mem{Base: a, Disp: argSq + 4*r})
-	}
-	VZEROUPPER()
-	RET()
+		lanes32(sq[0], h)
+		q.put(h, argSqs, 4)
+	})
 }
 
-// product is acc += d * x, where x is half h of the eight at disp.
-func product(d reg.VecVirtual, xs []reg.VecVirtual, x reg.Register, disp, h int, acc reg.VecVirtual) {
-	if xs != nil {
-		VFMADD231PD(xs[h], d, acc)
-		return
-	}
-	VFMADD231PD(Mem{Base: x, Disp: disp + 32*h}, d, acc)
+// putSum64 writes the sum of four accumulators of float64.
+func (q *sequence) putSum64(acc []reg.VecVirtual) {
+	VADDPD(acc[1], acc[0], acc[0])
+	VADDPD(acc[3], acc[2], acc[2])
+	VADDPD(acc[2], acc[0], acc[0])
+	h := XMM()
+	lanes64(acc[0], h)
+	q.put(h, argDst, 8)
 }
 
 // unpack writes n weights of one row as float32.

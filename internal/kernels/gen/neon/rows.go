@@ -12,7 +12,7 @@ const (
 	argW, argScale, argMin, argX      = 0, 8, 16, 24
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
-	argAhead                          = 136
+	argAhead                          = 128
 )
 
 // Registers: the rows at R1.., their scales at R5, R6, minvals at R7, R8, x or dst at R9, what is left at R10, the distance of
