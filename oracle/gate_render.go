@@ -48,7 +48,7 @@ func (r *GateResult) renderSetup(b *strings.Builder) {
 	fmt.Fprintf(b, "%s of %s, %s; path %s\n", plural(len(r.Prompts), "prompt"), plural(prompts, "token"),
 		plural(generated, "generated token"), p.PathName)
 	if r.RefPasses > 0 {
-		fmt.Fprintf(b, "REF is read layer by layer: %s of its weights found its tokens among TEST's proposals\n", plural(r.RefPasses, "reading"))
+		fmt.Fprintf(b, "REF is read layer by layer: %s of its weights found its tokens among what was proposed\n", plural(r.RefPasses, "reading"))
 	}
 	fmt.Fprintf(b, "a position qualifies when REF's %s >= %g", p.Unit, p.Margin)
 	if p.StrictPrompt {
