@@ -543,6 +543,9 @@ func (r *run) report(block []row, logits []float32, tap bool) error {
 		if !asked(a) {
 			continue
 		}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := r.each(positions[i]); err != nil {
 			return err
 		}

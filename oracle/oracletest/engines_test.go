@@ -29,6 +29,7 @@ var subjects = []struct {
 	state float64
 }{
 	{"cpu-exact", "cpu", engine.Spec{Mode: "exact", Threads: 2}, 0, 0},
+	{"cpu-streamed", "cpu", engine.Spec{Mode: "exact", Stream: true, Threads: 2}, 0, 0},
 	{"cpu-fast", "cpu", engine.Spec{Mode: "fast", Threads: 2}, 2e-5, 0},
 	{"metal-cpu", "metal-cpu", engine.Spec{Threads: 2}, 2e-5, 0},
 	{"metal", "metal", engine.Spec{Threads: 2}, 2e-5, 0},

@@ -58,6 +58,7 @@ var checks = []check{
 	{"score/calls", engine.ReadState | engine.TakeState, (*suite).calls},
 	{"score/ragged-batch", engine.IDs, (*suite).raggedBatch},
 	{"score/again", engine.IDs, (*suite).again},
+	{"score/streamed", engine.IDs, (*suite).streamed},
 	{"generate/greedy", engine.IDs, (*suite).greedy},
 	{"generate/force", engine.IDs, (*suite).force},
 	{"generate/stop", engine.IDs, (*suite).stop},

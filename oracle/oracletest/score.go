@@ -44,6 +44,35 @@ func (s *suite) infoAgrees() {
 	}
 }
 
+// streamed: an engine that streams tells of each layer before it reads it, once for all prompts, and of the head, before it
+// shows a position; and it shows one prompt after the other. One that does not tells of none.
+func (s *suite) streamed() {
+	var layers, seqs []int
+	want := s.want()
+	want.Layer = func(l int) {
+		if layers = append(layers, l); len(seqs) > 0 {
+			s.Errorf("layer %d after %d positions were shown", l, len(seqs))
+		}
+	}
+	prompts := make([]engine.Prompt, len(s.fx.Prompts))
+	for i, ids := range s.fx.Prompts {
+		prompts[i].IDs = ids
+	}
+	if err := s.e.Score(s.Context(), prompts, want, func(p *engine.Position) error { seqs = append(seqs, p.Seq); return nil }); err != nil {
+		s.Fatal(err)
+	}
+	var told []int
+	for l := range s.fx.Config.NumLayers + 1 {
+		told = append(told, l)
+	}
+	switch {
+	case !s.info.Streams && len(layers) > 0:
+		s.Errorf("layers %v were told of by an engine that does not stream", layers)
+	case s.info.Streams && (!slices.Equal(layers, told) || !slices.IsSorted(seqs)):
+		s.Errorf("layers %v were told of and prompts shown in the order %v, want layers %v and prompts in order", layers, seqs, told)
+	}
+}
+
 // scoreOrder: every position of every prompt, once, in order within its prompt.
 func (s *suite) scoreOrder() {
 	for seq, positions := range s.score(s.want(), s.fx.Prompts...) {
