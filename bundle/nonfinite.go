@@ -86,14 +86,17 @@ func (w *weights) scan(ctx context.Context, t Tensor) (NonFinite, error) {
 		}
 		b := t.Data[i*scanBlock : min((i+1)*scanBlock, len(t.Data))]
 		next := t.Data[min(i*scanBlock+scanAhead, len(t.Data)):min((i+1)*scanBlock+scanAhead, len(t.Data))]
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer mmap.Catch(&err)()
 			w.hintBytes(next, mmap.WillNeed)
 			nan[i], inf[i] = countNonFinite(b, t.DType)
 			w.hintBytes(b, mmap.DontNeed)
 			return nil
 		})
 	}
-	_ = g.Wait() // its functions return none
+	if err := g.Wait(); err != nil {
+		return NonFinite{}, err
+	}
 	n := NonFinite{Tensor: t.Name, File: t.File}
 	for i := range blocks {
 		n.NaN += nan[i]

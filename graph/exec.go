@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sibyl/bundle"
 	"sibyl/bundle/aicode"
 	"sibyl/internal/kernels"
 )
@@ -42,6 +43,7 @@ type frame []value
 // call is one call of a public function.
 type call struct {
 	*machine
+	pool  *kernels.Pool // the machine's, until ctx is done
 	ctx   context.Context
 	watch *watcher   // told after each operation of the public function's block and of the graphs it calls; nil for none
 	via   *aicode.Op // the call at work in the public function, nil in it itself
@@ -50,8 +52,17 @@ type call struct {
 }
 
 // run calls a public function.
-func (m *machine) run(ctx context.Context, f *function, args []value, watch *watcher) ([]value, error) {
-	c := &call{machine: m, ctx: ctx, watch: watch}
+func (m *machine) run(ctx context.Context, f *function, args []value, watch *watcher) (out []value, err error) {
+	defer bundle.Catch(&err)()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(kernels.Stopped); !ok {
+				panic(r)
+			}
+			err = ctx.Err()
+		}
+	}()
+	c := &call{machine: m, pool: m.pool.Until(ctx), ctx: ctx, watch: watch}
 	return c.function(f, args)
 }
 

@@ -216,7 +216,7 @@ func TestRegionStandsIn(t *testing.T) {
 // TestHostileNumbers: numbers in a graph that ask for more than there is are errors that name the operation.
 func TestHostileNumbers(t *testing.T) {
 	t.Parallel()
-	c := &call{machine: &machine{arith: Exact, pool: kernels.NewPool(1)}, ctx: context.Background()}
+	c := &call{machine: &machine{arith: Exact}, pool: kernels.NewPool(1), ctx: context.Background()}
 	i32 := func(x ...int64) *Tensor { return listOf(aicode.I32, x...) }
 	scalar := func(x int64) *Tensor { return newInts(aicode.I32, nil, []int64{x}) }
 	x := newFloats(aicode.F32, []int{2, 3}, []float32{1, 2, 3, 4, 5, 6})

@@ -36,7 +36,7 @@ func BenchmarkDecode(b *testing.B) {
 			defer e.Close()
 			perToken := e.(*Engine).src.Sizes().TotalPerToken()
 			b.SetBytes(perToken)
-			before := meter.Measure(threads, 1<<30).Read
+			before := meter.Measure(context.Background(), threads, 1<<30).Read
 			var cpu float64
 			err = e.Generate(context.Background(), engine.Prompt{IDs: []int32{1, 2, 3, 4}}, engine.Options{MaxTokens: b.N + 1},
 				func(tok *engine.Token) error {
@@ -51,7 +51,7 @@ func BenchmarkDecode(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			read := (before + meter.Measure(threads, 1<<30).Read) / 2
+			read := (before + meter.Measure(context.Background(), threads, 1<<30).Read) / 2
 			rate := float64(b.N) / b.Elapsed().Seconds()
 			b.ReportMetric(rate, "tok/s")
 			b.ReportMetric(read/1e9, "read-GB/s")

@@ -27,6 +27,7 @@ type decoder struct {
 	norm    []float64 // [H]
 	head    *matrix   // [V, H], the embedding itself when tied
 	invFreq []float32 // [rot/2]
+	run     running
 }
 
 // layer is one decoder layer: one of gdn and attn, one of mlp and moe.
@@ -76,9 +77,10 @@ func (d *decoder) forward(ctx context.Context, ids []int32, pos [][3]int32, s *s
 	t.put(trace.InputIDs, widenIDs(ids))
 	x := d.embed.lookup(ids)
 	t.put(trace.Embed, x)
+	d.run.ctx = ctx
 	for l := range d.layers {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("stopped after %d of %d layers at token %d: %w", l, len(d.layers), s.n, err)
+		if err := d.stopped(ctx, l, s); err != nil {
+			return nil, err
 		}
 		w := &d.layers[l]
 		t.layer = l
@@ -107,6 +109,9 @@ func (d *decoder) forward(ctx context.Context, ids []int32, pos [][3]int32, s *s
 			return nil, t.err
 		}
 	}
+	if err := d.stopped(ctx, len(d.layers), s); err != nil {
+		return nil, err
+	}
 	for _, p := range pos {
 		s.next = max(s.next, p[0]+1, p[1]+1, p[2]+1)
 	}
@@ -114,6 +119,14 @@ func (d *decoder) forward(ctx context.Context, ids []int32, pos [][3]int32, s *s
 	x = rmsNorm(x, d.norm, eps)
 	t.put(trace.FinalNorm, x)
 	return x, t.err
+}
+
+// stopped is the error of a pass whose context is done.
+func (d *decoder) stopped(ctx context.Context, layers int, s *state) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("stopped after %d of %d layers at token %d: %w", layers, len(d.layers), s.n, err)
+	}
+	return nil
 }
 
 // rmsNorm normalises every row of x [rows, len(w)]: x * rsqrt(mean(x^2) + eps) * (1 + w).

@@ -95,7 +95,8 @@ func (e *Engine) Close() error {
 
 // Score implements engine.Engine, one prompt after the other. Positions are counted from the start of the sequence:
 // after a State of length n the first is n.
-func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
+func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
+	defer bundle.Catch(&err)()
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
 			Do: "score the prompts one at a time"}
@@ -127,7 +128,8 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 // Generate implements engine.Engine. The last token is emitted and not consumed: the state at the end is the one that
 // chose it. After a prompt with PositionIDs, generated tokens count on from the largest position seen, as
 // transformers' rope deltas do.
-func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
+func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
+	defer bundle.Catch(&err)()
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)
@@ -212,6 +214,9 @@ func (e *Engine) feed(ctx context.Context, p engine.Prompt, path engine.Path, s 
 		for rows := max(1, logitsLimit/V); lo < n; lo += rows {
 			m := min(rows, n-lo)
 			logits := d.head.mul(hidden[lo*H : (lo+m)*H])
+			if err := d.stopped(ctx, len(d.layers), s); err != nil {
+				return err
+			}
 			t.begin(first+lo, m)
 			t.put(trace.Logits, logits)
 			for r := 0; r < m && t.err == nil; r++ {

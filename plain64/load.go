@@ -2,6 +2,7 @@ package plain64
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"math"
 
@@ -25,8 +26,14 @@ type matrix struct {
 	rows, cols int
 	stored     bundle.Tensor
 	keep       bool
+	run        *running
 	f64        []float64 // the whole matrix once it was used, if keep
 }
+
+// running is the pass at work: products of a large matrix take longer than who interrupts wants to wait.
+type running struct{ ctx context.Context }
+
+func (r *running) stopped() bool { return r != nil && r.ctx != nil && r.ctx.Err() != nil }
 
 // rowsOf converts rows lo to hi.
 func (m *matrix) rowsOf(lo, hi int) []float64 {
@@ -48,12 +55,16 @@ func (m *matrix) pieces() int {
 	return min(m.rows, (m.rows*m.cols+pieceElems-1)/pieceElems)
 }
 
-// mul gives x W^T: x [T, cols], result [T, rows].
+// mul gives x W^T: x [T, cols], result [T, rows]. When the pass is to stop, what it gives is not whole: who asked for the
+// pass looks at its context before it uses anything.
 func (m *matrix) mul(x []float64) []float64 {
 	T := len(x) / m.cols
 	y := make([]float64, T*m.rows)
 	pieces := m.pieces()
 	for p := range pieces {
+		if m.run.stopped() {
+			return y
+		}
 		lo, hi := p*m.rows/pieces, (p+1)*m.rows/pieces
 		blas64.Gemm(blas.NoTrans, blas.Trans, 1,
 			blas64.General{Rows: T, Cols: m.cols, Stride: m.cols, Data: x},
@@ -116,6 +127,9 @@ func load(ck *bundle.Checkpoint) (*decoder, error) {
 		d.layers = append(d.layers, ld.bind(c, kind))
 	}
 	keep(ld.all)
+	for _, m := range ld.all {
+		m.run = &d.run
+	}
 	return d, ld.err
 }
 

@@ -99,7 +99,10 @@ func (u *unit) pieces(ctx context.Context, threads int, take func(*piece) error)
 	flush := func() error {
 		var g errgroup.Group
 		for _, p := range batch {
-			g.Go(func() error { return u.work(p) })
+			g.Go(func() (err error) {
+				defer bundle.Catch(&err)()
+				return u.work(p)
+			})
 		}
 		if err := g.Wait(); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
+	"sibyl/internal/mmap"
 	"sibyl/tokenizer"
 )
 
@@ -76,9 +77,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 }
 
 // run parses args and runs the verb.
-func (a *App) run(ctx context.Context, args []string) error {
+func (a *App) run(ctx context.Context, args []string) (err error) {
+	defer mmap.Catch(&err)() // of what is read here; workers and engines catch their own
 	var v verbs
-	var err error
 	helped := false
 	badCPU := kernels.Use(env("SIBYL_CPU"))
 	a.parser, err = kong.New(&v,

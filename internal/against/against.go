@@ -113,7 +113,8 @@ func Compare(ctx context.Context, l *bundle.Listing, ck *bundle.Checkpoint, opt 
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, opt.Threads))
 	for i, w := range list {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer bundle.Catch(&err)()
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("comparing weights stopped: %w", err)
 			}

@@ -106,7 +106,10 @@ func freeMemory() {
 // Run measures the ops in turn, repetition by repetition, so that a machine that slows down does so for all of them;
 // report hears how much is done. Memory is watched in the first round, which the warm-up is if there is one. The machine's limits are measured before and after.
 func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total int64)) ([]Row, meter.Limits, error) {
-	limits := meter.Measure(p.Threads, p.Spare)
+	limits := meter.Measure(ctx, p.Threads, p.Spare)
+	if err := ctx.Err(); err != nil {
+		return nil, limits, err
+	}
 	rows := make([]Row, len(p.Ops))
 	rounds, total := p.Repetitions, 0
 	if p.WarmUp {
@@ -146,7 +149,10 @@ func Run(ctx context.Context, e engine.Engine, p Plan, report func(done, total i
 			}
 		}
 	}
-	limits = meter.Mean(limits, meter.Measure(p.Threads, p.Spare))
+	limits = meter.Mean(limits, meter.Measure(ctx, p.Threads, p.Spare))
+	if err := ctx.Err(); err != nil {
+		return nil, limits, err
+	}
 	for i := range rows {
 		rows[i].derive(p.Work, limits)
 	}

@@ -3,6 +3,7 @@
 package kernels
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 
 // limits are measured once for each number of threads: 1 and 2.
 var limits = sync.OnceValue(func() [3]meter.Limits {
-	return [3]meter.Limits{1: meter.Measure(1, 1<<30), 2: meter.Measure(2, 1<<30)}
+	return [3]meter.Limits{1: meter.Measure(context.Background(), 1, 1<<30), 2: meter.Measure(context.Background(), 2, 1<<30)}
 })
 
 // cpuTime is what this process has used, all threads together.

@@ -3,6 +3,7 @@
 package meter
 
 import (
+	"context"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -23,11 +24,12 @@ const bufferBytes = 512 << 20
 
 const passes = 5
 
-// Measure takes about a second. It needs half a gigabyte while it runs, or less if spare says so.
-func Measure(threads int, spare int64) Limits {
-	l := Limits{Threads: threads, Read: readBandwidth(threads, min(bufferBytes, max(spare/2, 64<<20)))}
+// Measure takes about a second. It needs half a gigabyte while it runs, or less if spare says so. When ctx is done it ends
+// after the pass at work; what it gives then is of no use.
+func Measure(ctx context.Context, threads int, spare int64) Limits {
+	l := Limits{Threads: threads, Read: readBandwidth(ctx, threads, min(bufferBytes, max(spare/2, 64<<20)))}
 	if loop, how, flops := fmaLoop(); loop != nil {
-		l.FMA, l.How = peak(threads, loop, flops), how
+		l.FMA, l.How = peak(ctx, threads, loop, flops), how
 	}
 	return l
 }
@@ -40,16 +42,19 @@ func Mean(a, b Limits) Limits {
 
 // readBandwidth reads a buffer on so many threads, with every loop there is, since none is the fastest on every machine, and
 // gives the best pass in bytes a second.
-func readBandwidth(threads int, size int64) float64 {
+func readBandwidth(ctx context.Context, threads int, size int64) float64 {
 	x, free := buffer(int(size))
 	defer free()
-	for i := 0; i < len(x); i += 4096 {
+	for i := 0; i < len(x) && (i&(1<<24-1) != 0 || ctx.Err() == nil); i += 4096 {
 		x[i] = 1 // a page that was never written is one shared page of zeros
 	}
 	var sum atomic.Uint64 // kept, so that the loops are
 	best := 0.0
 	for range passes {
 		for _, loop := range readLoops() {
+			if ctx.Err() != nil {
+				return best
+			}
 			seconds := together(threads, func(t int) {
 				sum.Add(loop(x[len(x)/threads*t : len(x)/threads*(t+1)]))
 			})
@@ -74,12 +79,15 @@ func xorWords(x []byte) uint64 {
 }
 
 // peak runs loop on so many threads, each for some 50 ms a pass; flops is what one round of it does.
-func peak(threads int, loop func(rounds int), flops float64) float64 {
+func peak(ctx context.Context, threads int, loop func(rounds int), flops float64) float64 {
 	rounds, best := 1<<16, 0.0
-	for together(1, func(int) { loop(rounds) }) < 0.05 && rounds < 1<<30 {
+	for together(1, func(int) { loop(rounds) }) < 0.05 && rounds < 1<<30 && ctx.Err() == nil {
 		rounds *= 2
 	}
 	for range passes {
+		if ctx.Err() != nil {
+			return best
+		}
 		seconds := together(threads, func(int) { loop(rounds) })
 		best = max(best, float64(threads)*float64(rounds)*flops/seconds)
 	}

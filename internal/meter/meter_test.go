@@ -5,7 +5,7 @@ import "testing"
 // TestMeasure: the figures are of this world. A loop that the compiler dropped, or a buffer that is one page of zeros,
 // would be faster than any machine; one that runs on a single thread whatever is asked would show in a second.
 func TestMeasure(t *testing.T) {
-	l := Measure(1, 128<<20)
+	l := Measure(t.Context(), 1, 128<<20)
 	t.Logf("%.1f GB/s, %.1f GFLOP/s (%s)", l.Read/1e9, l.FMA/1e9, l.How)
 	if l.Read < 1e6 || l.Read > 2e12 { // the race detector makes it a thousandth
 		t.Errorf("one thread reads %.3g bytes a second", l.Read)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"time"
 	"unsafe"
 
 	"sibyl/internal/userfile"
@@ -26,10 +27,11 @@ const (
 )
 
 // Map is a file's bytes. Reading them after Close, or after another program shortened the file, is a fault of the
-// process, not an error value; see Check.
+// process, which Catch makes an error; see Check.
 type Map struct {
 	data   []byte
 	file   *os.File     // nil when the bytes are not a mapping of an open file
+	mtime  time.Time    // of file when it was opened
 	unmap  func() error // nil when there is nothing to give back
 	mapped bool
 }
@@ -66,13 +68,17 @@ func fileMap(f *os.File) (*Map, error) {
 		return nil, fmt.Errorf("%s: %d bytes do not fit this platform's address space", f.Name(), size)
 	}
 	if size == 0 {
-		return &Map{file: f}, nil
+		return &Map{file: f, mtime: info.ModTime()}, nil
 	}
 	data, unmap, err := mapFile(f, int(size))
 	if err != nil {
 		return nil, fmt.Errorf("map %s (%d bytes): %w", f.Name(), size, err)
 	}
-	return &Map{data: data, file: f, unmap: unmap, mapped: unmap != nil}, nil
+	m := &Map{data: data, file: f, mtime: info.ModTime(), unmap: unmap, mapped: unmap != nil}
+	if m.mapped {
+		m.enter()
+	}
+	return m, nil
 }
 
 // Byter is a file whose bytes are in memory already, as an embedded one's are.
@@ -134,8 +140,9 @@ func (m *Map) AdviseView(a Advice, b []byte) bool {
 	return true
 }
 
-// Check says whether the file still has the length it was mapped with. A mapping of a file that was cut faults
-// when the missing pages are read; long jobs ask between layers and stop with this error instead.
+// Check says whether the file still is what was mapped, by its length and the time of its last change: one that was cut
+// faults only when pages behind the new end are read, and one that was overwritten never. A file that took another's
+// place under its name changes nothing: the mapping keeps the one that was opened.
 func (m *Map) Check() error {
 	if m.file == nil {
 		return nil
@@ -143,6 +150,9 @@ func (m *Map) Check() error {
 	info, err := m.file.Stat()
 	if err != nil {
 		return err
+	}
+	if info.Size() == int64(len(m.data)) && !info.ModTime().Equal(m.mtime) {
+		return fmt.Errorf("%s was last changed at %s when it was opened and at %s now: another program writes to it", m.file.Name(), m.mtime.Format(time.RFC3339Nano), info.ModTime().Format(time.RFC3339Nano))
 	}
 	if info.Size() != int64(len(m.data)) {
 		return fmt.Errorf("%s had %d bytes when it was opened and has %d now: another program changed it", m.file.Name(), len(m.data), info.Size())
@@ -154,6 +164,7 @@ func (m *Map) Check() error {
 func (m *Map) Close() error {
 	var err error
 	if m.unmap != nil {
+		m.leave()
 		err = m.unmap()
 	}
 	if m.file != nil {
