@@ -119,7 +119,7 @@ type Want struct {
 	// FinalState, if not nil, is filled with the state after the only prompt (needs ReadState).
 	FinalState *State
 	// Layer, if not nil, is called by an engine that streams (Info.Streams) before it reads the weights of layer 0, 1, ...,
-	// and with the number of layers before the head. It may wait: engines that run side by side thus read a layer one after
+	// and with the number of layers before each part of the head. It may wait: engines that run side by side thus read a layer one after
 	// the other while it is in memory, and it comes from the disk once for all of them.
 	Layer func(l int)
 }

@@ -508,7 +508,7 @@ func (r *run) head(out, normed []float32, rows int) error {
 		r.e.d.Logits(out, normed, rows, &r.s.call)
 		return nil
 	}
-	if err := r.e.stream.head(out, normed, rows, r.e.d.Head, &r.s.call); err != nil {
+	if err := r.e.stream.head(out, normed, rows, r.e.d.Head, &r.s.call, func() { r.reach(len(r.e.d.Layers)) }); err != nil {
 		return err
 	}
 	r.e.d.roundLogits(out, &r.s.call)

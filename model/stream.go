@@ -23,7 +23,8 @@ type stream struct {
 // headStripe is stream.stripe: little beside a layer of a model that needs streaming.
 const headStripe = 128 << 20
 
-// done drops layer l and asks for the layer after the next one to come.
+// done drops layer l and asks for the layer after the next one to come: what a step of tokens does, which goes through a
+// layer faster than it is read.
 func (s *stream) done(l int) {
 	if s == nil {
 		return
@@ -63,7 +64,8 @@ const stripeUnit = 96
 
 // head is Linear of the head, out [rows, V] of normed rows [rows, H], in stripes of its rows. A logit is a sum over one row
 // of the head: where stripes end changes no bit.
-func (s *stream) head(out, normed []float32, rows int, head *kernels.Matrix, call *Call) error {
+// reach is told before each stripe.
+func (s *stream) head(out, normed []float32, rows int, head *kernels.Matrix, call *Call, reach func()) error {
 	t, err := s.src.Tensor(config.Head, 0)
 	if err != nil {
 		return err
@@ -76,6 +78,7 @@ func (s *stream) head(out, normed []float32, rows int, head *kernels.Matrix, cal
 	stored := len(t.Data) / V // of a row; scales beside it are dropped and come back
 	for lo := 0; lo < V; lo += size {
 		hi := min(lo+size, V)
+		reach()
 		s.reading.Go(func() { s.src.WillNeed(t, hi*stored, min(hi+size, V)*stored) })
 		part := head.Slice(lo, hi)
 		if rows == 1 {
@@ -110,11 +113,11 @@ type pass struct {
 func (r *run) layerMajor() error {
 	d, call, st := r.e.d, &r.s.call, r.e.stream
 	st.ahead(0)
-	st.ahead(1)
 	passes := r.embedded()
 	st.letGo(config.Embed)
 	for l := range d.Layers {
 		r.reach(l)
+		st.ahead(l + 1)
 		for _, s := range r.s.States {
 			d.begin(s, l)
 		}
@@ -130,16 +133,15 @@ func (r *run) layerMajor() error {
 				return call.Err
 			}
 		}
-		st.done(l)
+		st.src.DropLayer(l)
 		if err := r.letGo(l); err != nil {
 			return err
 		}
 	}
-	r.reach(len(d.Layers))
 	return r.shown(r.inOrder(passes))
 }
 
-// reach tells who asked for it that layer l is next.
+// reach tells who asked for it that layer l is next, or, after the last, a part of the head.
 func (r *run) reach(l int) {
 	if r.want.Layer != nil {
 		r.want.Layer(l)

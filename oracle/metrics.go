@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
@@ -128,15 +129,18 @@ func (g *gate) rowsNote() string {
 	return ""
 }
 
-// meter adds up what Metrics says.
+// meter adds up what Metrics says: text by text, since engines differ in the order in which they show texts, and a sum must not.
 type meter struct {
 	positions, top1       int
-	kl, worst             float64
+	worst                 float64
 	klPositions, infinite int
 	worstAt               []int
 	predicted             int
-	refLoss, testLoss     float64 // sums of -log p
+	texts                 []textSums
 }
+
+// textSums are one text's, in the order of its positions.
+type textSums struct{ kl, refLoss, testLoss float64 } // losses are -log p
 
 func newMeter() *meter { return &meter{worst: -1} }
 
@@ -154,19 +158,23 @@ func (m *meter) add(seq, pos int, rows *rowPair, next int32) {
 	if !finite(a) || !finite(b) {
 		return // NaN or +Inf in a row: a verdict names it
 	}
+	for seq >= len(m.texts) {
+		m.texts = append(m.texts, textSums{})
+	}
+	t := &m.texts[seq]
 	kl := divergenceFrom(rows.a, rows.b, a, b)
 	if math.IsInf(kl, 1) {
 		m.infinite++
 	} else {
-		m.kl += kl
+		t.kl += kl
 		m.klPositions++
-		if kl > m.worst {
+		if kl > m.worst || kl == m.worst && slices.Compare([]int{seq, pos}, m.worstAt) < 0 {
 			m.worst, m.worstAt = kl, []int{seq, pos}
 		}
 	}
 	if next >= 0 && int(next) < len(rows.a) {
-		m.refLoss += a - float64(rows.a[next])
-		m.testLoss += b - float64(rows.b[next])
+		t.refLoss += a - float64(rows.a[next])
+		t.testLoss += b - float64(rows.b[next])
 		m.predicted++
 	}
 }
@@ -177,11 +185,15 @@ func (m *meter) metrics(note string) Metrics {
 	if m.positions > 0 {
 		out.Top1Rate = shown(float64(m.top1) / float64(m.positions))
 	}
+	var all textSums
+	for _, t := range m.texts {
+		all.kl, all.refLoss, all.testLoss = all.kl+t.kl, all.refLoss+t.refLoss, all.testLoss+t.testLoss
+	}
 	if m.klPositions > 0 {
-		out.KLMean, out.KLWorst, out.KLWorstAt = shown(m.kl/float64(m.klPositions)), shown(m.worst), m.worstAt
+		out.KLMean, out.KLWorst, out.KLWorstAt = shown(all.kl/float64(m.klPositions)), shown(m.worst), m.worstAt
 	}
 	if m.predicted > 0 {
-		ref, test := m.refLoss/float64(m.predicted), m.testLoss/float64(m.predicted)
+		ref, test := all.refLoss/float64(m.predicted), all.testLoss/float64(m.predicted)
 		out.RefPPL, out.TestPPL, out.PPLChange = shown(math.Exp(ref)), shown(math.Exp(test)), shown(math.Expm1(test-ref))
 	}
 	return out

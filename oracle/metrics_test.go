@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"sibyl/engine"
 	"sibyl/engine/enginetest"
 )
@@ -44,6 +46,30 @@ func TestMeter(t *testing.T) {
 	}
 	if none := newMeter().metrics("why"); none.KLMean != nil || none.RefPPL != nil || none.Top1Rate != nil || none.Note != "why" {
 		t.Errorf("nothing measured: %+v", none)
+	}
+}
+
+// TestMeterInAnyOrder: the sums do not depend on which text is shown first.
+func TestMeterInAnyOrder(t *testing.T) {
+	t.Parallel()
+	row := func(x float64) *rowPair {
+		return &rowPair{[]float32{float32(x), 1, 0.3}, []float32{float32(1.1 * x), 0.9, 0.1}}
+	}
+	var want Metrics
+	for i, order := range [][]int{{0, 1, 2}, {2, 0, 1}, {1, 2, 0}} {
+		m := newMeter()
+		for _, seq := range order {
+			for pos := range 50 {
+				m.add(seq, pos, row(float64(seq*50+pos%7)/9), int32(pos%3))
+			}
+		}
+		got := m.metrics("")
+		if i == 0 {
+			want = got
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("texts in the order %v:\n%s", order, d)
+		}
 	}
 }
 
