@@ -183,6 +183,9 @@ type Options struct {
 	Taps       Sink
 	State      *State // where the prompt continues from
 	FinalState *State
+	// Progress, if not nil, hears how much of the prompt is consumed, in whatever unit, before the first token. An engine
+	// that cannot tell never calls it.
+	Progress func(done, total int64)
 }
 
 // Token is one generated token: the position that chose it and the id consumed next.

@@ -269,9 +269,11 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if err := r.start(opt.State); err != nil {
 		return err
 	}
+	r.progress = opt.Progress
 	if err := r.all(); err != nil {
 		return err
 	}
+	r.progress = nil
 	for i := range n {
 		if err := opt.CheckChoice(e.info.Subject, last); err != nil {
 			return err
@@ -328,6 +330,28 @@ type run struct {
 	s       *Session
 	logits  []float32  // of one position; the next one overwrites them
 	block   *[]float32 // of a block of positions, likewise; lent while the prompts run
+
+	progress func(done, total int64) // hears of the prompts; may be nil
+	through  int64                   // rows that went through a layer, summed over layers
+}
+
+// layerDone is told after each layer of a call.
+func (r *run) layerDone(l int) {
+	r.e.stream.done(l)
+	r.passed(r.s.call.Rows)
+}
+
+// passed tells who asked for it that so many rows went through one more layer.
+func (r *run) passed(rows int) {
+	if r.progress == nil {
+		return
+	}
+	total := 0
+	for _, p := range r.prompts {
+		total += len(p.IDs)
+	}
+	r.through += int64(rows)
+	r.progress(r.through, int64(total)*int64(len(r.e.d.Layers)))
 }
 
 func (r *run) start(from *engine.State) error {
@@ -346,7 +370,7 @@ func (r *run) start(from *engine.State) error {
 		states[0] = st
 	}
 	r.s = d.NewSession(states, r.e.pool.Until(r.ctx), r.e.arith, r.want.Taps)
-	r.s.first, r.s.layerDone = r.first, r.e.stream.done
+	r.s.first, r.s.layerDone = r.first, r.layerDone
 	return nil
 }
 

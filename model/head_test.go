@@ -87,3 +87,29 @@ func TestHeadBlocks(t *testing.T) {
 		}
 	}
 }
+
+// TestGenerateProgress: the prompt's way through the layers is told up to its end, in calls or layer by layer, and nothing of
+// the tokens after it.
+func TestGenerateProgress(t *testing.T) {
+	t.Parallel()
+	ids := make([]int32, 300)
+	for i := range ids {
+		ids[i] = int32(i*7%500 + 1)
+	}
+	for _, stream := range []bool{false, true} {
+		for _, path := range []engine.Path{{}, {Chunk: 128}} {
+			e := openSpec(t, engine.Spec{Model: "", Mode: "fast", Threads: 2, Stream: stream})
+			last, calls, want := int64(0), 0, int64(len(ids)*len(e.d.Layers))
+			tokens := 0
+			err := e.Generate(t.Context(), engine.Prompt{IDs: ids}, engine.Options{MaxTokens: 3, Path: path, Progress: func(done, total int64) {
+				if calls++; done <= last || total != want || tokens > 0 {
+					t.Errorf("stream %v, %v: %d of %d after %d and %d tokens, want more, of %d, before the first", stream, path, done, total, last, tokens, want)
+				}
+				last = done
+			}}, func(*engine.Token) error { tokens++; return nil })
+			if err != nil || last != want || calls < 2*len(e.d.Layers) {
+				t.Errorf("stream %v, %v: told %d times, the last %d of %d (%v)", stream, path, calls, last, want, err)
+			}
+		}
+	}
+}

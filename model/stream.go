@@ -132,6 +132,7 @@ func (r *run) layerMajor() error {
 			if call.Err != nil {
 				return call.Err
 			}
+			r.passed(p.rows)
 		}
 		st.src.DropLayer(l)
 		if err := r.letGo(l); err != nil {

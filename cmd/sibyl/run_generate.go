@@ -31,10 +31,12 @@ func (v *Run) generate(ctx context.Context, a *App, e engine.Engine, opt engine.
 		decoder.StreamDecoder = text.NewStreamDecoder(true)
 	}
 	start := time.Now()
+	opt.Progress = a.Progress("reading the prompt")
 	var first time.Time
 	err := e.Generate(ctx, engine.Prompt{IDs: r.PromptIDs}, opt, func(t *engine.Token) error {
 		if t.Index == 0 {
 			first = time.Now()
+			a.Stderr.finish()
 		}
 		r.IDs = append(r.IDs, t.ID)
 		if slices.Contains(opt.Stop, t.ID) {
