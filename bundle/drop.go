@@ -11,6 +11,9 @@ func (w *weights) Drop(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.DontNeed) 
 // WillNeed tells the system that bytes lo to hi of a weight are read next, as WillNeedLayer does of a layer's weights.
 func (w *weights) WillNeed(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.WillNeed) }
 
+// Forget tells the system that nobody reads bytes lo to hi of a weight again soon, as ForgetLayer does of a layer's weights.
+func (w *weights) Forget(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.Forget) }
+
 // hint gives the system a hint about bytes lo to hi of a weight.
 func (w *weights) hint(t Tensor, lo, hi int, what mmap.Advice) {
 	for _, p := range t.Parts {

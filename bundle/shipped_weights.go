@@ -126,6 +126,9 @@ func (s *Shipped) Files() []string {
 // DropLayer tells the system that the weights of layer l will not be read again soon.
 func (s *Shipped) DropLayer(l int) { s.advise(l, mmap.DontNeed) }
 
+// ForgetLayer tells the system that nobody reads the weights of layer l again soon, once they were dropped.
+func (s *Shipped) ForgetLayer(l int) { s.advise(l, mmap.Forget) }
+
 // WillNeedLayer tells the system that the weights of layer l are read next.
 func (s *Shipped) WillNeedLayer(l int) { s.advise(l, mmap.WillNeed) }
 

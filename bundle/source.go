@@ -28,10 +28,12 @@ type Source interface {
 	// WeightsSHA256 and NonFinite read all weights, and let go of what they have read.
 	WeightsSHA256(ctx context.Context, progress func(done, total int64)) (string, error)
 	NonFinite(ctx context.Context, progress func(done, total int64)) ([]NonFinite, error)
-	// Drop, WillNeed, DropLayer and WillNeedLayer are hints about pages.
+	// These are hints about pages.
 	Drop(t Tensor, lo, hi int)
+	Forget(t Tensor, lo, hi int)
 	WillNeed(t Tensor, lo, hi int)
 	DropLayer(l int)
+	ForgetLayer(l int)
 	WillNeedLayer(l int)
 	// Tokenizer gives the file system in which the tokenizer's files lie at dir.
 	Tokenizer() (fsys fs.FS, dir string, err error)

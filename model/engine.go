@@ -14,6 +14,7 @@ import (
 	"sibyl/gdn"
 	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
+	"sibyl/internal/memlimit"
 	"sibyl/internal/ragged"
 	"sibyl/internal/shown"
 	"sibyl/precision"
@@ -161,6 +162,10 @@ func New(src bundle.Source, plan *Plan, arith *kernels.Arith, spec engine.Spec) 
 	}
 	if spec.Stream {
 		e.stream, e.logitsBytes = &stream{src: src, stripe: headStripe}, 256<<20
+		if left, err := memlimit.Left(); err == nil {
+			// The head is read once for every block of positions: it is kept if it takes no more than half of what there is.
+			e.stream.short, e.stream.shortHead = src.Sizes().Total() > left.Bytes, d.Head.Bytes() > left.Bytes/2
+		}
 	}
 	return e, nil
 }

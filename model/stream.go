@@ -17,7 +17,9 @@ type stream struct {
 	src     bundle.Source
 	reading sync.WaitGroup // requests under way: the mapping must outlive them
 	stripe  int            // bytes of the head in memory at a time
-	rows    []float32      // a stripe's logits
+	// The model, or the head alone, does not stay in memory: what was read leaves it, so that what comes next has room.
+	short, shortHead bool
+	rows             []float32 // a stripe's logits
 }
 
 // headStripe is stream.stripe: little beside a layer of a model that needs streaming.
@@ -52,6 +54,18 @@ func (s *stream) ahead(l int) {
 	}
 }
 
+// rowsAhead asks for rows of the embedding: a row that is missed when it is read brings in a window around it, for nothing.
+func (s *stream) rowsAhead(m *kernels.Matrix, ids []int32) {
+	t, err := s.src.Tensor(config.Embed, 0)
+	if err != nil {
+		return
+	}
+	row := len(t.Data) / m.Rows
+	for _, id := range ids {
+		s.src.WillNeed(t, int(id)*row, int(id+1)*row)
+	}
+}
+
 // letGo drops what was read of a table that is not a layer's.
 func (s *stream) letGo(r config.Role) {
 	if t, err := s.src.Tensor(r, 0); err == nil {
@@ -78,7 +92,9 @@ func (s *stream) head(out, normed []float32, rows int, head *kernels.Matrix, cal
 	stored := len(t.Data) / V // of a row; scales beside it are dropped and come back
 	for lo := 0; lo < V; lo += size {
 		hi := min(lo+size, V)
-		reach()
+		if reach(); s.shortHead && lo > 0 {
+			s.src.Forget(t, (lo-size)*stored, lo*stored)
+		}
 		s.reading.Go(func() { s.src.WillNeed(t, hi*stored, min(hi+size, V)*stored) })
 		part := head.Slice(lo, hi)
 		if rows == 1 {
@@ -116,7 +132,9 @@ func (r *run) layerMajor() error {
 	passes := r.embedded()
 	st.letGo(config.Embed)
 	for l := range d.Layers {
-		r.reach(l)
+		if r.reach(l); st.short && l > 0 {
+			st.src.ForgetLayer(l - 1) // who reads it beside this run has done so
+		}
 		st.ahead(l + 1)
 		for _, s := range r.s.States {
 			d.begin(s, l)
@@ -182,6 +200,9 @@ func (r *run) inOrder(passes []pass) []float32 {
 // embedded makes the passes, each at the input of the first layer.
 func (r *run) embedded() (passes []pass) {
 	d, call := r.e.d, &r.s.call
+	for _, p := range r.prompts {
+		r.e.stream.rowsAhead(d.Embed, p.IDs)
+	}
 	for feeds := range r.cuts() {
 		ids := r.s.prepare(feeds)
 		x := make([]float32, call.Rows*d.Config.HiddenSize)

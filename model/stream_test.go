@@ -154,10 +154,13 @@ func sameGenerate(t *testing.T, plain, stream *Engine, prompt engine.Prompt) {
 type counting struct {
 	bundle.Source
 	layers []int          // DropLayer, by layer
+	forgot []int          // the layers that were forgotten
 	stored map[string]int // bytes dropped of weights that are not a layer's, by name
 }
 
 func (c *counting) DropLayer(l int) { c.layers[l]++; c.Source.DropLayer(l) }
+
+func (c *counting) ForgetLayer(l int) { c.forgot = append(c.forgot, l); c.Source.ForgetLayer(l) }
 
 func (c *counting) Drop(t bundle.Tensor, lo, hi int) {
 	if hi >= 0 {
@@ -188,6 +191,7 @@ func TestStreamReadsOnce(t *testing.T) {
 		prompts = append(prompts, engine.Prompt{IDs: make([]int32, 40+i)})
 	}
 	for pass := 1; pass <= 2; pass++ {
+		e.stream.short, e.stream.shortHead = pass == 2, pass == 2
 		var layers, seqs []int
 		want := engine.Want{From: 39, Layer: func(l int) { layers = append(layers, l) }}
 		err := e.Score(t.Context(), prompts, want, func(p *engine.Position) error { seqs = append(seqs, p.Seq); return nil })
@@ -205,6 +209,14 @@ func TestStreamReadsOnce(t *testing.T) {
 				t.Errorf("layer %d was let go of %d times after %d passes", l, n, pass)
 			}
 		}
+	}
+	for l, f := range c.forgot { // in the second pass, each when the next one begins
+		if f != l || len(c.forgot) != len(c.layers)-1 {
+			t.Fatalf("layers %v were forgotten, want 0 to %d once", c.forgot, len(c.layers)-2)
+		}
+	}
+	if len(c.forgot) == 0 {
+		t.Error("a model that does not stay in memory was kept there")
 	}
 	head, err := src.Tensor(config.Head, 0)
 	if err != nil {

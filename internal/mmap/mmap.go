@@ -23,7 +23,8 @@ const (
 	Sequential        // read once, front to back: layer streaming, hashing
 	Random            // rows of an embedding
 	WillNeed          // start reading now
-	DontNeed          // not needed again soon: its pages may go
+	DontNeed          // not needed again soon: its pages may go from this process
+	Forget            // nor by anybody: they may go from memory, where the system can be told so
 )
 
 // Map is a file's bytes. Reading them after Close, or after another program shortened the file, is a fault of the
@@ -124,6 +125,9 @@ func (m *Map) Advise(a Advice, off, n int) error {
 	}
 	page := os.Getpagesize()
 	start := off / page * page
+	if a == Forget {
+		return forget(m.file, int64(start), int64(off+n-start))
+	}
 	return advise(m.data[start:off+n], a)
 }
 
