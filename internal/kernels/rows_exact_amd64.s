@@ -37,7 +37,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVDQU     (CX), Y7
@@ -158,7 +158,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVDQU     (CX), Y7
@@ -270,7 +270,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVDQU     (CX), Y8
@@ -402,7 +402,7 @@ row:
 loop:
 	TESTL      $0x00000f80, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPAND       (CX), Y5, Y6

@@ -35,7 +35,7 @@ row:
 loop:
 	TESTL      $0x00000f80, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVUPS      (CX), Y5
@@ -138,7 +138,7 @@ row:
 loop:
 	TESTL      $0x00000fe0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), X5
@@ -252,7 +252,7 @@ row:
 loop:
 	TESTL      $0x00000ff0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), X5
@@ -408,7 +408,7 @@ row:
 loop:
 	TESTL      $0x00000ff0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), Y5

@@ -33,7 +33,7 @@ row:
 loop:
 	TESTL      $0x00000f80, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVUPS     (R8), Y4
@@ -95,7 +95,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VCVTPH2PS   (CX), Y4
@@ -157,7 +157,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPMOVZXWD   (CX), Y4
@@ -223,7 +223,7 @@ row:
 loop:
 	TESTL      $0x00000f80, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VMOVUPS     (CX), Y4
@@ -293,7 +293,7 @@ row:
 loop:
 	TESTL      $0x00000fc0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPMOVZXWD   (CX), Y4
@@ -372,7 +372,7 @@ row:
 loop:
 	TESTL      $0x00000fe0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), X4
@@ -458,7 +458,7 @@ row:
 loop:
 	TESTL      $0x00000ff0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), X4
@@ -586,7 +586,7 @@ row:
 loop:
 	TESTL      $0x00000ff0, CX
 	JNE        samePage
-	PREFETCHT0 4096(CX)
+	PREFETCHT1 4096(CX)
 
 samePage:
 	VPBROADCASTW (BX), Y4
