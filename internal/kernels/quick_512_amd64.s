@@ -7,521 +7,245 @@
 // func quickScaleI8x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·quickScaleI8x16(SB), NOSPLIT, $0-8
-	// quickScaleI8x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
+	// quickScaleI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+
+row:
+	MOVQ   24(AX), SI
 	MOVQ   48(AX), DX
-	MOVQ   8(AX), BX
-	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (SI)(SI*2), R8
-	MOVQ   24(AX), R9
-	MOVQ   128(AX), R10
-	LEAQ   (DI)(DI*2), R11
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
 
 loop:
-	CMPQ             DX, $0x20
-	JL               done
-	VMOVUPS          (R9), Z4
-	VMOVUPS          64(R9), Z5
-	PREFETCHT0       (CX)(R10*1)
-	VPMOVSXBD        (CX), Z6
-	VCVTDQ2PS        Z6, Z6
-	VMULPS           Z4, Z6, Z6
-	VPMOVSXBD        16(CX), Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z5, Z7, Z6
-	VFMADD231PS.BCST (BX), Z6, Z0
-	LEAQ             (CX)(SI*1), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVSXBD        (CX)(SI*1), Z6
-	VCVTDQ2PS        Z6, Z6
-	VMULPS           Z4, Z6, Z6
-	VPMOVSXBD        16(CX)(SI*1), Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z5, Z7, Z6
-	VFMADD231PS.BCST (BX)(DI*1), Z6, Z1
-	LEAQ             (CX)(SI*2), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVSXBD        (CX)(SI*2), Z6
-	VCVTDQ2PS        Z6, Z6
-	VMULPS           Z4, Z6, Z6
-	VPMOVSXBD        16(CX)(SI*2), Z7
-	VCVTDQ2PS        Z7, Z7
-	VFMADD231PS      Z5, Z7, Z6
-	VFMADD231PS.BCST (BX)(DI*2), Z6, Z2
-	LEAQ             (CX)(R8*1), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVSXBD        (CX)(R8*1), Z6
-	VCVTDQ2PS        Z6, Z6
-	VMULPS           Z4, Z6, Z6
-	VPMOVSXBD        16(CX)(R8*1), Z4
-	VCVTDQ2PS        Z4, Z4
-	VFMADD231PS      Z5, Z4, Z6
-	VFMADD231PS.BCST (BX)(R11*1), Z6, Z3
-	ADDQ             $0x00000080, R9
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VPMOVSXBD        (CX), Z2
+	VCVTDQ2PS        Z2, Z2
+	VMULPS           (SI), Z2, Z2
+	VPMOVSXBD        16(CX), Z3
+	VCVTDQ2PS        Z3, Z3
+	VFMADD231PS      64(SI), Z3, Z2
+	VFMADD231PS.BCST (BX), Z2, Z0
+	ADDQ             $0x00000080, SI
 	ADDQ             $0x20, CX
 	ADDQ             $0x04, BX
 	SUBQ             $0x20, DX
-	JMP              loop
-
-done:
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X4
-	VADDPS        X4, X0, X4
-	VHADDPS       X4, X4, X4
-	VHADDPS       X4, X4, X4
-	VMOVSS        X4, 56(AX)
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VADDPS        Y0, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X0
-	VADDPS        X0, X1, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 60(AX)
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X0
-	VADDPS        X0, X2, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 64(AX)
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VADDPS        Y0, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X0
-	VADDPS        X0, X3, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 68(AX)
+	JG               loop
+	VADDPS           Z1, Z0, Z0
+	VEXTRACTF64X4    $0x01, Z0, Y3
+	VADDPS           Y3, Y0, Y3
+	VEXTRACTF128     $0x01, Y3, X2
+	VADDPS           X2, X3, X2
+	VHADDPS          X2, X2, X2
+	VHADDPS          X2, X2, X2
+	VMOVSS           X2, (R8)
+	ADDQ             $0x04, R8
+	DECQ             DI
+	JNE              row
 	VZEROUPPER
 	RET
 
-// func quickScaleI4x16(a *byte)
+// func quickRoundI8x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·quickScaleI4x16(SB), NOSPLIT, $0-8
-	// quickScaleI4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+TEXT ·quickRoundI8x16(SB), NOSPLIT, $0-8
+	// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
 	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	LEAQ    (SI)(SI*2), R8
-	MOVQ    24(AX), R9
-	MOVQ    128(AX), R10
-	LEAQ    (DI)(DI*2), R11
-	VPXORD  Z0, Z0, Z0
-	VPXORD  Z1, Z1, Z1
-	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VMOVUPS evenColumn<>+0(SB), Z4
-	VMOVUPS oddColumn<>+0(SB), Z5
-	VMOVUPS signedQ16<>+0(SB), Z6
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two13<>+0(SB), Z2
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
 
 loop:
-	CMPQ             DX, $0x20
-	JL               done
-	VMOVUPS          (R9), Z7
-	VPERMT2PS        64(R9), Z4, Z7
-	VMOVUPS          (R9), Z8
-	VPERMT2PS        64(R9), Z5, Z8
-	PREFETCHT0       (CX)(R10*1)
-	VPMOVZXBD        (CX), Z9
-	VPERMPS          Z6, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z6, Z9, Z9
-	VMULPS           Z7, Z10, Z10
-	VFMADD231PS      Z8, Z9, Z10
-	VFMADD231PS.BCST (BX), Z10, Z0
-	LEAQ             (CX)(SI*1), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVZXBD        (CX)(SI*1), Z9
-	VPERMPS          Z6, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z6, Z9, Z9
-	VMULPS           Z7, Z10, Z10
-	VFMADD231PS      Z8, Z9, Z10
-	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
-	LEAQ             (CX)(SI*2), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVZXBD        (CX)(SI*2), Z9
-	VPERMPS          Z6, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z6, Z9, Z9
-	VMULPS           Z7, Z10, Z10
-	VFMADD231PS      Z8, Z9, Z10
-	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
-	LEAQ             (CX)(R8*1), R12
-	PREFETCHT0       (R12)(R10*1)
-	VPMOVZXBD        (CX)(R8*1), Z9
-	VPERMPS          Z6, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z6, Z9, Z9
-	VMULPS           Z7, Z10, Z10
-	VFMADD231PS      Z8, Z9, Z10
-	VFMADD231PS.BCST (BX)(R11*1), Z10, Z3
-	ADDQ             $0x00000080, R9
-	ADDQ             $0x10, CX
-	ADDQ             $0x04, BX
-	SUBQ             $0x20, DX
-	JMP              loop
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
 
-done:
+samePage:
+	VBROADCASTSS  (BX), Z3
+	VPMOVSXBD     (CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z5
+	VFMADD213PS   Z4, Z2, Z5
+	VSUBPS        Z4, Z5, Z5
+	VFMADD231PS   (SI), Z5, Z0
+	VPMOVSXBD     16(CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z3
+	VFMADD213PS   Z4, Z2, Z3
+	VSUBPS        Z4, Z3, Z3
+	VFMADD231PS   64(SI), Z3, Z1
+	ADDQ          $0x00000080, SI
+	ADDQ          $0x20, CX
+	ADDQ          $0x04, BX
+	SUBQ          $0x20, DX
+	JG            loop
+	VADDPS        Z1, Z0, Z0
 	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X4
-	VADDPS        X4, X0, X4
-	VHADDPS       X4, X4, X4
-	VHADDPS       X4, X4, X4
-	VMOVSS        X4, 56(AX)
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VADDPS        Y0, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X0
-	VADDPS        X0, X1, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 60(AX)
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X0
-	VADDPS        X0, X2, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 64(AX)
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VADDPS        Y0, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X0
-	VADDPS        X0, X3, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 68(AX)
+	VADDPS        Y4, Y0, Y4
+	VEXTRACTF128  $0x01, Y4, X3
+	VADDPS        X3, X4, X3
+	VHADDPS       X3, X3, X3
+	VHADDPS       X3, X3, X3
+	VMOVSS        X3, (R8)
+	ADDQ          $0x04, R8
+	DECQ          DI
+	JNE           row
 	VZEROUPPER
 	RET
 
-DATA evenColumn<>+0(SB)/4, $0x00000000
-DATA evenColumn<>+4(SB)/4, $0x00000002
-DATA evenColumn<>+8(SB)/4, $0x00000004
-DATA evenColumn<>+12(SB)/4, $0x00000006
-DATA evenColumn<>+16(SB)/4, $0x00000008
-DATA evenColumn<>+20(SB)/4, $0x0000000a
-DATA evenColumn<>+24(SB)/4, $0x0000000c
-DATA evenColumn<>+28(SB)/4, $0x0000000e
-DATA evenColumn<>+32(SB)/4, $0x00000010
-DATA evenColumn<>+36(SB)/4, $0x00000012
-DATA evenColumn<>+40(SB)/4, $0x00000014
-DATA evenColumn<>+44(SB)/4, $0x00000016
-DATA evenColumn<>+48(SB)/4, $0x00000018
-DATA evenColumn<>+52(SB)/4, $0x0000001a
-DATA evenColumn<>+56(SB)/4, $0x0000001c
-DATA evenColumn<>+60(SB)/4, $0x0000001e
-GLOBL evenColumn<>(SB), RODATA|NOPTR, $64
-
-DATA oddColumn<>+0(SB)/4, $0x00000001
-DATA oddColumn<>+4(SB)/4, $0x00000003
-DATA oddColumn<>+8(SB)/4, $0x00000005
-DATA oddColumn<>+12(SB)/4, $0x00000007
-DATA oddColumn<>+16(SB)/4, $0x00000009
-DATA oddColumn<>+20(SB)/4, $0x0000000b
-DATA oddColumn<>+24(SB)/4, $0x0000000d
-DATA oddColumn<>+28(SB)/4, $0x0000000f
-DATA oddColumn<>+32(SB)/4, $0x00000011
-DATA oddColumn<>+36(SB)/4, $0x00000013
-DATA oddColumn<>+40(SB)/4, $0x00000015
-DATA oddColumn<>+44(SB)/4, $0x00000017
-DATA oddColumn<>+48(SB)/4, $0x00000019
-DATA oddColumn<>+52(SB)/4, $0x0000001b
-DATA oddColumn<>+56(SB)/4, $0x0000001d
-DATA oddColumn<>+60(SB)/4, $0x0000001f
-GLOBL oddColumn<>(SB), RODATA|NOPTR, $64
-
-DATA signedQ16<>+0(SB)/4, $0x00000000
-DATA signedQ16<>+4(SB)/4, $0x3f800000
-DATA signedQ16<>+8(SB)/4, $0x40000000
-DATA signedQ16<>+12(SB)/4, $0x40400000
-DATA signedQ16<>+16(SB)/4, $0x40800000
-DATA signedQ16<>+20(SB)/4, $0x40a00000
-DATA signedQ16<>+24(SB)/4, $0x40c00000
-DATA signedQ16<>+28(SB)/4, $0x40e00000
-DATA signedQ16<>+32(SB)/4, $0xc1000000
-DATA signedQ16<>+36(SB)/4, $0xc0e00000
-DATA signedQ16<>+40(SB)/4, $0xc0c00000
-DATA signedQ16<>+44(SB)/4, $0xc0a00000
-DATA signedQ16<>+48(SB)/4, $0xc0800000
-DATA signedQ16<>+52(SB)/4, $0xc0400000
-DATA signedQ16<>+56(SB)/4, $0xc0000000
-DATA signedQ16<>+60(SB)/4, $0xbf800000
-GLOBL signedQ16<>(SB), RODATA|NOPTR, $64
+DATA two13<>+0(SB)/4, $0x39000000
+DATA two13<>+4(SB)/4, $0x39000000
+DATA two13<>+8(SB)/4, $0x39000000
+DATA two13<>+12(SB)/4, $0x39000000
+DATA two13<>+16(SB)/4, $0x39000000
+DATA two13<>+20(SB)/4, $0x39000000
+DATA two13<>+24(SB)/4, $0x39000000
+DATA two13<>+28(SB)/4, $0x39000000
+DATA two13<>+32(SB)/4, $0x39000000
+DATA two13<>+36(SB)/4, $0x39000000
+DATA two13<>+40(SB)/4, $0x39000000
+DATA two13<>+44(SB)/4, $0x39000000
+DATA two13<>+48(SB)/4, $0x39000000
+DATA two13<>+52(SB)/4, $0x39000000
+DATA two13<>+56(SB)/4, $0x39000000
+DATA two13<>+60(SB)/4, $0x39000000
+GLOBL two13<>(SB), RODATA|NOPTR, $64
 
 // func quickRoundI4x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·quickRoundI4x16(SB), NOSPLIT, $0-8
-	// quickRoundI4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	LEAQ    (SI)(SI*2), R8
-	MOVQ    24(AX), R9
-	MOVQ    128(AX), R10
-	LEAQ    (DI)(DI*2), R11
-	VPXORD  Z0, Z0, Z0
-	VPXORD  Z1, Z1, Z1
-	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VMOVUPS evenColumn<>+0(SB), Z4
-	VMOVUPS oddColumn<>+0(SB), Z5
-	MOVQ    136(AX), R12
-	MOVQ    144(AX), R13
+	// quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+	MOVQ 136(AX), R9
+	MOVQ 144(AX), R10
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
 
 loop:
-	CMPQ             DX, $0x20
-	JL               done
-	VMOVUPS          (R9), Z6
-	VPERMT2PS        64(R9), Z4, Z6
-	VMOVUPS          (R9), Z7
-	VPERMT2PS        64(R9), Z5, Z7
-	PREFETCHT0       (CX)(R10*1)
-	MOVL             (R12), R14
-	VMOVUPS          (R13)(R14*1), Z8
-	VPMOVZXBD        (CX), Z9
-	VPERMPS          Z8, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z8, Z9, Z8
-	VMULPS           Z6, Z10, Z10
-	VFMADD231PS      Z7, Z8, Z10
-	VFMADD231PS.BCST (BX), Z10, Z0
-	LEAQ             (CX)(SI*1), R14
-	PREFETCHT0       (R14)(R10*1)
-	MOVL             (R12)(DI*1), R14
-	VMOVUPS          (R13)(R14*1), Z8
-	VPMOVZXBD        (CX)(SI*1), Z9
-	VPERMPS          Z8, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z8, Z9, Z8
-	VMULPS           Z6, Z10, Z10
-	VFMADD231PS      Z7, Z8, Z10
-	VFMADD231PS.BCST (BX)(DI*1), Z10, Z1
-	LEAQ             (CX)(SI*2), R14
-	PREFETCHT0       (R14)(R10*1)
-	MOVL             (R12)(DI*2), R14
-	VMOVUPS          (R13)(R14*1), Z8
-	VPMOVZXBD        (CX)(SI*2), Z9
-	VPERMPS          Z8, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z8, Z9, Z8
-	VMULPS           Z6, Z10, Z10
-	VFMADD231PS      Z7, Z8, Z10
-	VFMADD231PS.BCST (BX)(DI*2), Z10, Z2
-	LEAQ             (CX)(R8*1), R14
-	PREFETCHT0       (R14)(R10*1)
-	MOVL             (R12)(R11*1), R14
-	VMOVUPS          (R13)(R14*1), Z8
-	VPMOVZXBD        (CX)(R8*1), Z9
-	VPERMPS          Z8, Z9, Z10
-	VPSRLD           $0x04, Z9, Z9
-	VPERMPS          Z8, Z9, Z8
-	VMULPS           Z6, Z10, Z10
-	VFMADD231PS      Z7, Z8, Z10
-	VFMADD231PS.BCST (BX)(R11*1), Z10, Z3
-	ADDQ             $0x00000080, R9
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	MOVL             (R9), R11
+	VMOVUPS          (R10)(R11*1), Z2
+	VPMOVZXBD        (CX), Z3
+	VPERMPS          Z2, Z3, Z4
+	VPSRLD           $0x04, Z3, Z3
+	VPERMPS          Z2, Z3, Z2
+	VMULPS           (SI), Z4, Z4
+	VFMADD231PS      64(SI), Z2, Z4
+	VFMADD231PS.BCST (BX), Z4, Z0
+	ADDQ             $0x00000080, SI
 	ADDQ             $0x10, CX
 	ADDQ             $0x04, BX
-	ADDQ             $0x04, R12
+	ADDQ             $0x04, R9
 	SUBQ             $0x20, DX
-	JMP              loop
-
-done:
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X4
-	VADDPS        X4, X0, X4
-	VHADDPS       X4, X4, X4
-	VHADDPS       X4, X4, X4
-	VMOVSS        X4, 56(AX)
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VADDPS        Y0, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X0
-	VADDPS        X0, X1, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 60(AX)
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X0
-	VADDPS        X0, X2, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 64(AX)
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VADDPS        Y0, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X0
-	VADDPS        X0, X3, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 68(AX)
+	JG               loop
+	VADDPS           Z1, Z0, Z0
+	VEXTRACTF64X4    $0x01, Z0, Y3
+	VADDPS           Y3, Y0, Y3
+	VEXTRACTF128     $0x01, Y3, X2
+	VADDPS           X2, X3, X2
+	VHADDPS          X2, X2, X2
+	VHADDPS          X2, X2, X2
+	VMOVSS           X2, (R8)
+	ADDQ             $0x04, R8
+	DECQ             DI
+	JNE              row
 	VZEROUPPER
 	RET
 
 // func quickRoundU4x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
-	// quickRoundU4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+	// quickRoundU4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
 	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	LEAQ    (SI)(SI*2), R8
-	MOVQ    24(AX), R9
-	MOVQ    128(AX), R10
-	LEAQ    (DI)(DI*2), R11
-	VPXORD  Z0, Z0, Z0
-	VPXORD  Z1, Z1, Z1
-	VPXORD  Z2, Z2, Z2
-	VPXORD  Z3, Z3, Z3
-	VMOVUPS evenColumn<>+0(SB), Z4
-	VMOVUPS oddColumn<>+0(SB), Z5
-	VMOVUPS expBits<>+0(SB), Z6
-	VMOVUPS two16<>+0(SB), Z7
-	MOVQ    136(AX), R13
-	MOVQ    144(AX), R14
-	MOVQ    16(AX), R12
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two16<>+0(SB), Z2
+	VMOVUPS expBits<>+0(SB), Z3
+	MOVQ    136(AX), R10
+	MOVQ    144(AX), R11
+	MOVQ    16(AX), R9
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
 
 loop:
-	CMPQ             DX, $0x20
-	JL               done
-	VMOVUPS          (R9), Z8
-	VPERMT2PS        64(R9), Z4, Z8
-	VMOVUPS          (R9), Z9
-	VPERMT2PS        64(R9), Z5, Z9
-	PREFETCHT0       (CX)(R10*1)
-	MOVL             (R13), R15
-	VMOVUPS          (R14)(R15*1), Z10
-	VBROADCASTSS     (R12), Z11
-	VFMADD132PS.BCST (BX), Z11, Z10
-	VPANDD           Z6, Z10, Z11
-	VFMADD231PS      Z7, Z11, Z10
-	VFNMADD231PS     Z7, Z11, Z10
-	VPMOVZXBD        (CX), Z11
-	VPERMPS          Z10, Z11, Z12
-	VPSRLD           $0x04, Z11, Z11
-	VPERMPS          Z10, Z11, Z10
-	VMULPS           Z8, Z12, Z12
-	VFMADD231PS      Z9, Z10, Z12
-	VADDPS           Z12, Z0, Z0
-	LEAQ             (CX)(SI*1), R15
-	PREFETCHT0       (R15)(R10*1)
-	MOVL             (R13)(DI*1), R15
-	VMOVUPS          (R14)(R15*1), Z10
-	VBROADCASTSS     (R12)(DI*1), Z11
-	VFMADD132PS.BCST (BX)(DI*1), Z11, Z10
-	VPANDD           Z6, Z10, Z11
-	VFMADD231PS      Z7, Z11, Z10
-	VFNMADD231PS     Z7, Z11, Z10
-	VPMOVZXBD        (CX)(SI*1), Z11
-	VPERMPS          Z10, Z11, Z12
-	VPSRLD           $0x04, Z11, Z11
-	VPERMPS          Z10, Z11, Z10
-	VMULPS           Z8, Z12, Z12
-	VFMADD231PS      Z9, Z10, Z12
-	VADDPS           Z12, Z1, Z1
-	LEAQ             (CX)(SI*2), R15
-	PREFETCHT0       (R15)(R10*1)
-	MOVL             (R13)(DI*2), R15
-	VMOVUPS          (R14)(R15*1), Z10
-	VBROADCASTSS     (R12)(DI*2), Z11
-	VFMADD132PS.BCST (BX)(DI*2), Z11, Z10
-	VPANDD           Z6, Z10, Z11
-	VFMADD231PS      Z7, Z11, Z10
-	VFNMADD231PS     Z7, Z11, Z10
-	VPMOVZXBD        (CX)(SI*2), Z11
-	VPERMPS          Z10, Z11, Z12
-	VPSRLD           $0x04, Z11, Z11
-	VPERMPS          Z10, Z11, Z10
-	VMULPS           Z8, Z12, Z12
-	VFMADD231PS      Z9, Z10, Z12
-	VADDPS           Z12, Z2, Z2
-	LEAQ             (CX)(R8*1), R15
-	PREFETCHT0       (R15)(R10*1)
-	MOVL             (R13)(R11*1), R15
-	VMOVUPS          (R14)(R15*1), Z10
-	VBROADCASTSS     (R12)(R11*1), Z11
-	VFMADD132PS.BCST (BX)(R11*1), Z11, Z10
-	VPANDD           Z6, Z10, Z11
-	VFMADD231PS      Z7, Z11, Z10
-	VFNMADD231PS     Z7, Z11, Z10
-	VPMOVZXBD        (CX)(R8*1), Z11
-	VPERMPS          Z10, Z11, Z12
-	VPSRLD           $0x04, Z11, Z11
-	VPERMPS          Z10, Z11, Z10
-	VMULPS           Z8, Z12, Z12
-	VFMADD231PS      Z9, Z10, Z12
-	VADDPS           Z12, Z3, Z3
-	ADDQ             $0x00000080, R9
-	ADDQ             $0x10, CX
-	ADDQ             $0x04, BX
-	ADDQ             $0x04, R12
-	ADDQ             $0x04, R13
-	SUBQ             $0x20, DX
-	JMP              loop
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
 
-done:
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X4
-	VADDPS        X4, X0, X4
+samePage:
+	MOVL          (R10), R12
+	VMOVUPS       (R11)(R12*1), Z4
+	VBROADCASTSS  (BX), Z5
+	VBROADCASTSS  (R9), Z6
+	VFMADD213PS   Z6, Z5, Z4
+	VPANDD        Z3, Z4, Z5
+	VFMADD231PS   Z2, Z5, Z4
+	VFNMADD231PS  Z2, Z5, Z4
+	VPMOVZXBD     (CX), Z5
+	VPERMPS       Z4, Z5, Z6
+	VPSRLD        $0x04, Z5, Z5
+	VPERMPS       Z4, Z5, Z4
+	VMULPS        (SI), Z6, Z6
+	VFMADD231PS   64(SI), Z4, Z6
+	VADDPS        Z6, Z0, Z0
+	ADDQ          $0x00000080, SI
+	ADDQ          $0x10, CX
+	ADDQ          $0x04, BX
+	ADDQ          $0x04, R9
+	ADDQ          $0x04, R10
+	SUBQ          $0x20, DX
+	JG            loop
+	VADDPS        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y5
+	VEXTRACTF128  $0x01, Y5, X4
+	VADDPS        X4, X5, X4
 	VHADDPS       X4, X4, X4
 	VHADDPS       X4, X4, X4
-	VMOVSS        X4, 56(AX)
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VADDPS        Y0, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X0
-	VADDPS        X0, X1, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 60(AX)
-	VEXTRACTF64X4 $0x01, Z2, Y0
-	VADDPS        Y0, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X0
-	VADDPS        X0, X2, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 64(AX)
-	VEXTRACTF64X4 $0x01, Z3, Y0
-	VADDPS        Y0, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X0
-	VADDPS        X0, X3, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	VMOVSS        X0, 68(AX)
+	VMOVSS        X4, (R8)
+	ADDQ          $0x04, R8
+	DECQ          DI
+	JNE           row
 	VZEROUPPER
 	RET
-
-DATA expBits<>+0(SB)/4, $0xff800000
-DATA expBits<>+4(SB)/4, $0xff800000
-DATA expBits<>+8(SB)/4, $0xff800000
-DATA expBits<>+12(SB)/4, $0xff800000
-DATA expBits<>+16(SB)/4, $0xff800000
-DATA expBits<>+20(SB)/4, $0xff800000
-DATA expBits<>+24(SB)/4, $0xff800000
-DATA expBits<>+28(SB)/4, $0xff800000
-DATA expBits<>+32(SB)/4, $0xff800000
-DATA expBits<>+36(SB)/4, $0xff800000
-DATA expBits<>+40(SB)/4, $0xff800000
-DATA expBits<>+44(SB)/4, $0xff800000
-DATA expBits<>+48(SB)/4, $0xff800000
-DATA expBits<>+52(SB)/4, $0xff800000
-DATA expBits<>+56(SB)/4, $0xff800000
-DATA expBits<>+60(SB)/4, $0xff800000
-GLOBL expBits<>(SB), RODATA|NOPTR, $64
 
 DATA two16<>+0(SB)/4, $0x47800000
 DATA two16<>+4(SB)/4, $0x47800000
@@ -540,3 +264,21 @@ DATA two16<>+52(SB)/4, $0x47800000
 DATA two16<>+56(SB)/4, $0x47800000
 DATA two16<>+60(SB)/4, $0x47800000
 GLOBL two16<>(SB), RODATA|NOPTR, $64
+
+DATA expBits<>+0(SB)/4, $0xff800000
+DATA expBits<>+4(SB)/4, $0xff800000
+DATA expBits<>+8(SB)/4, $0xff800000
+DATA expBits<>+12(SB)/4, $0xff800000
+DATA expBits<>+16(SB)/4, $0xff800000
+DATA expBits<>+20(SB)/4, $0xff800000
+DATA expBits<>+24(SB)/4, $0xff800000
+DATA expBits<>+28(SB)/4, $0xff800000
+DATA expBits<>+32(SB)/4, $0xff800000
+DATA expBits<>+36(SB)/4, $0xff800000
+DATA expBits<>+40(SB)/4, $0xff800000
+DATA expBits<>+44(SB)/4, $0xff800000
+DATA expBits<>+48(SB)/4, $0xff800000
+DATA expBits<>+52(SB)/4, $0xff800000
+DATA expBits<>+56(SB)/4, $0xff800000
+DATA expBits<>+60(SB)/4, $0xff800000
+GLOBL expBits<>(SB), RODATA|NOPTR, $64

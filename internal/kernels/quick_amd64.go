@@ -13,7 +13,6 @@ import (
 // quickKernel is the fast product of a few tokens with quantized rows in blocks of 32 (gen/quick.go), for scales within
 // bounds: then no weight overflows its grid. Rows with other scales take rowsKernel.
 type quickKernel struct {
-	rows        int
 	run         func(a *byte)
 	prepare     func(q *quickRows, scale, low []byte) (least, most uint32)
 	least, most uint32           // bits of a scale, without sign
@@ -30,14 +29,15 @@ const (
 )
 
 var (
-	quickScaleI8AVX2   = &quickKernel{4, quickScaleI8, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
-	quickScaleI8AVX512 = &quickKernel{4, quickScaleI8x16, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI8AVX2   = &quickKernel{2, quickRoundI8, scaleI8, leastF16Scale, mostF16Scale, nil, true}
-	quickScaleI4AVX2   = &quickKernel{4, quickScaleI4, scaleOnly, leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI4AVX2   = &quickKernel{2, quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
-	quickRoundI4AVX512 = &quickKernel{4, quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
-	quickRoundU4AVX2   = &quickKernel{2, quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
-	quickRoundU4AVX512 = &quickKernel{4, quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
+	quickScaleI8AVX2   = &quickKernel{quickScaleI8, scales(1), leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI8AVX512 = &quickKernel{quickScaleI8x16, scales(1), leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI8AVX2   = &quickKernel{quickRoundI8, scales(0x1p13), leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI8AVX512 = &quickKernel{quickRoundI8x16, scales(0x1p13), leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI4AVX2   = &quickKernel{quickScaleI4, scales(1), leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI4AVX2   = &quickKernel{quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
+	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, true}
+	quickRoundU4AVX2   = &quickKernel{quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
+	quickRoundU4AVX512 = &quickKernel{quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, true}
 )
 
 // quick gives the kernel for the stored form, nil if there is none. A contract with binary16 weights has R16(q*s); where
@@ -52,6 +52,8 @@ func (m *Matrix) quick(wide bool) *quickKernel {
 		return quickScaleI8AVX512
 	case m.Format == I8Block && scaled:
 		return quickScaleI8AVX2
+	case m.Format == I8Block && wide:
+		return quickRoundI8AVX512
 	case m.Format == I8Block:
 		return quickRoundI8AVX2
 	case m.Format == I4Block && wide: // as fast as scaling
@@ -71,46 +73,43 @@ func (m *Matrix) quick(wide bool) *quickKernel {
 // quickRows is a worker's place for the scales of some rows, four bytes a block.
 type quickRows struct{ scale, low, off []float32 }
 
-// widened runs a loop that takes scales by eight over all of them: the last ones come once more, from a copy.
-func widened(dst, second []float32, src []byte, loop func(dst, second *float32, src *byte, n int) (least, most uint32)) (least, most uint32) {
+// widened runs a loop that takes scales by eight over all of them: the last ones come once more, from a copy. It gives the
+// loop the place of the first.
+func widened(src []byte, loop func(at int, src *byte, n int) (least, most uint32)) (least, most uint32) {
 	n := len(src) / 2
 	whole := n &^ 7
 	least = math.MaxUint32
 	if whole > 0 {
-		least, most = loop(&dst[0], &second[0], &src[0], whole)
+		least, most = loop(0, &src[0], whole)
 	}
 	if whole < n {
 		var last [16]byte
 		for i := range last {
 			last[i] = src[2*whole+i%(2*(n-whole))]
 		}
-		l, m := loop(&dst[whole], &second[whole], &last[0], 8)
+		l, m := loop(whole, &last[0], 8)
 		least, most = min(least, l), max(most, m)
 	}
 	return least, most
 }
 
-func scaleOnly(q *quickRows, scale, _ []byte) (least, most uint32) {
-	return widened(q.scale, q.low, scale, func(dst, second *float32, src *byte, n int) (least, most uint32) {
-		return widenScales(dst, second, src, n, 1, 1)
-	})
-}
-
-// scaleI8: 2^13 s, and what takes the 2^15+128 of a byte off again.
-func scaleI8(q *quickRows, scale, _ []byte) (least, most uint32) {
-	return widened(q.scale, q.low, scale, func(dst, second *float32, src *byte, n int) (least, most uint32) {
-		return widenScales(dst, second, src, n, 0x1p13, -(0x1p15+128)*0x1p13)
-	})
+// scales are f times those that are stored.
+func scales(f float32) func(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return func(q *quickRows, scale, _ []byte) (least, most uint32) {
+		return widened(scale, func(at int, src *byte, n int) (least, most uint32) { return widenScales(&q.scale[at], src, n, f) })
+	}
 }
 
 func mantissaF16(q *quickRows, scale, _ []byte) (least, most uint32) {
-	return widened(q.scale, q.off, scale, splitF16)
+	return widened(scale, func(at int, src *byte, n int) (least, most uint32) { return splitF16(&q.scale[at], &q.off[at], src, n) })
 }
 
 // mantissaBF16: a minval that is too large counts as such a scale.
 func mantissaBF16(q *quickRows, scale, low []byte) (least, most uint32) {
-	_, most = widened(q.low, q.low, low, widenBF16)
-	least, m := widened(q.scale, q.off, scale, splitBF16)
+	_, most = widened(low, func(at int, src *byte, n int) (least, most uint32) { return widenBF16(&q.low[at], src, n) })
+	least, m := widened(scale, func(at int, src *byte, n int) (least, most uint32) {
+		return splitBF16(&q.scale[at], &q.off[at], src, n)
+	})
 	return least, max(most, m)
 }
 
@@ -132,14 +131,12 @@ var tableBF16 = sync.OnceValue(func() []float32 {
 	return t
 })
 
-// ordered writes x in the order in which quickRoundI8 meets it: of every 32, four from the first half and four from the
-// second in turn.
+// ordered writes x in the order in which nibbles are met sixteen at once: of every 32, the even columns, then the odd ones.
 func ordered(dst, x []float32) {
 	for b := 0; b+32 <= len(x); b += 32 {
-		y, z := dst[b:b+32], x[b:b+32]
-		for i := range 4 {
-			copy(y[8*i:8*i+4], z[4*i:])
-			copy(y[8*i+4:8*i+8], z[16+4*i:])
+		even, odd, z := dst[b:b+16:b+16], dst[b+16:b+32:b+32], x[b:b+32:b+32]
+		for i := range even {
+			even[i], odd[i] = z[2*i], z[2*i+1]
 		}
 	}
 }
@@ -150,7 +147,7 @@ const scalesAtOnce = 1024
 // gemvQuick is out[t, o] for rows lo..hi of w; x [rows, Cols], ordered the same as the kernel wants it.
 func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
-	batch := max(k.rows, scalesAtOnce/per/k.rows*k.rows)
+	batch := max(1, scalesAtOnce/per)
 	places := batch*per + 8
 	mem := scratch32.get(3 * places)
 	defer scratch32.put(mem)
@@ -170,31 +167,19 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 			gemvFastSIMD(out, x, rows, w, first, last)
 			continue
 		}
-		for o := first; o < last; {
-			group := k.rows
-			if o+group > last {
-				group = 1
-			}
-			a.point(w, o, 0, n)
-			at := (o - first) * per
-			a.scale, a.min, a.off = unsafe.Pointer(&q.scale[at]), unsafe.Pointer(&q.low[at]), unsafe.Pointer(&q.off[at])
-			a.sStride, a.ahead = 4*per, 2048
-			if a.wStride <= 4096 { // short rows: the next group's
-				a.ahead = group * a.wStride
-			}
-			if group == 1 { // the same row in every place
-				a.wStride, a.sStride = 0, 0
-			}
-			for t := range rows {
-				a.x = unsafe.Pointer(&ordered[t*n])
-				a.call(k.run)
-				copy(out[t*N+o:][:group], a.sum32[:])
+		a.point(w, first, 0, n)
+		a.scale, a.min, a.off = unsafe.Pointer(&q.scale[0]), unsafe.Pointer(&q.low[0]), unsafe.Pointer(&q.off[0])
+		a.rows = last - first
+		for t := range rows {
+			dst := out[t*N+first : t*N+last]
+			a.x, a.dst = unsafe.Pointer(&ordered[t*n]), unsafe.Pointer(&dst[0])
+			a.call(k.run)
+			for r, v := range dst {
 				// A block's sum may overflow before its scale makes it small; what is infinite stays so to the end.
-				if sum := a.sum32[0] + a.sum32[1] + a.sum32[2] + a.sum32[3]; sum-sum != 0 {
-					gemvFastSIMD(out[t*N:], x[t*n:], 1, w, o, o+group)
+				if v-v != 0 {
+					gemvFastSIMD(out[t*N:], x[t*n:], 1, w, first+r, first+r+1)
 				}
 			}
-			o += group
 		}
 	}
 }

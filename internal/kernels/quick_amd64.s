@@ -7,256 +7,126 @@
 // func quickScaleI8(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·quickScaleI8(SB), NOSPLIT, $0-8
-	// quickScaleI8: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
+	// quickScaleI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+
+row:
+	MOVQ   24(AX), SI
 	MOVQ   48(AX), DX
-	MOVQ   8(AX), BX
-	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (SI)(SI*2), R8
-	MOVQ   24(AX), R9
-	MOVQ   128(AX), R10
-	LEAQ   (DI)(DI*2), R11
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	VMOVUPS      (R9), Y4
-	VMOVUPS      32(R9), Y5
-	VMOVUPS      64(R9), Y6
-	VMOVUPS      96(R9), Y7
-	PREFETCHT0   (CX)(R10*1)
-	VPMOVSXBD    (CX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y4, Y8, Y8
-	VPMOVSXBD    8(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y5, Y9, Y8
-	VPMOVSXBD    16(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y6, Y9, Y8
-	VPMOVSXBD    24(CX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y7, Y9, Y8
-	VBROADCASTSS (BX), Y9
-	VFMADD231PS  Y9, Y8, Y0
-	LEAQ         (CX)(SI*1), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPMOVSXBD    (CX)(SI*1), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y4, Y8, Y8
-	VPMOVSXBD    8(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y5, Y9, Y8
-	VPMOVSXBD    16(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y6, Y9, Y8
-	VPMOVSXBD    24(CX)(SI*1), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y7, Y9, Y8
-	VBROADCASTSS (BX)(DI*1), Y9
-	VFMADD231PS  Y9, Y8, Y1
-	LEAQ         (CX)(SI*2), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPMOVSXBD    (CX)(SI*2), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y4, Y8, Y8
-	VPMOVSXBD    8(CX)(SI*2), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y5, Y9, Y8
-	VPMOVSXBD    16(CX)(SI*2), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y6, Y9, Y8
-	VPMOVSXBD    24(CX)(SI*2), Y9
-	VCVTDQ2PS    Y9, Y9
-	VFMADD231PS  Y7, Y9, Y8
-	VBROADCASTSS (BX)(DI*2), Y9
-	VFMADD231PS  Y9, Y8, Y2
-	LEAQ         (CX)(R8*1), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPMOVSXBD    (CX)(R8*1), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y4, Y8, Y8
-	VPMOVSXBD    8(CX)(R8*1), Y4
-	VCVTDQ2PS    Y4, Y4
-	VFMADD231PS  Y5, Y4, Y8
-	VPMOVSXBD    16(CX)(R8*1), Y4
-	VCVTDQ2PS    Y4, Y4
-	VFMADD231PS  Y6, Y4, Y8
-	VPMOVSXBD    24(CX)(R8*1), Y4
-	VCVTDQ2PS    Y4, Y4
-	VFMADD231PS  Y7, Y4, Y8
-	VBROADCASTSS (BX)(R11*1), Y4
-	VFMADD231PS  Y4, Y8, Y3
-	ADDQ         $0x00000080, R9
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VPMOVSXBD    (CX), Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (SI), Y2, Y2
+	VPMOVSXBD    8(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  32(SI), Y3, Y2
+	VPMOVSXBD    16(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  64(SI), Y3, Y2
+	VPMOVSXBD    24(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  96(SI), Y3, Y2
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x20, CX
 	ADDQ         $0x04, BX
 	SUBQ         $0x20, DX
-	JMP          loop
-
-done:
-	VEXTRACTF128 $0x01, Y0, X4
-	VADDPS       X4, X0, X4
-	VHADDPS      X4, X4, X4
-	VHADDPS      X4, X4, X4
-	VMOVSS       X4, 56(AX)
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VEXTRACTF128 $0x01, Y3, X0
-	VADDPS       X0, X3, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	JG           loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (R8)
+	ADDQ         $0x04, R8
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
 // func quickRoundI8(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·quickRoundI8(SB), NOSPLIT, $0-8
-	// quickRoundI8: for r < 2: a.sum32[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, min = -(2^15+128) 2^13 s, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+	// quickRoundI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
 	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	MOVQ    24(AX), R8
-	MOVQ    128(AX), R9
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VMOVUPS upper15<>+0(SB), Y2
-	VMOVUPS expBits<>+0(SB), Y3
-	VMOVUPS two13<>+0(SB), Y4
-	VPXOR   Y5, Y5, Y5
-	MOVQ    16(AX), R10
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two13<>+0(SB), Y2
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R9*1)
-	VBROADCASTSS (BX), Y6
-	VBROADCASTSS (R10), Y7
-	VMOVDQU      (CX), Y8
-	VPXOR        flipSign<>+0(SB), Y8, Y8
-	VPUNPCKLBW   Y8, Y5, Y9
-	VPUNPCKLWD   Y2, Y9, Y10
-	VFMADD213PS  Y7, Y6, Y10
-	VANDPS       Y3, Y10, Y11
-	VFMADD213PS  Y11, Y4, Y10
-	VSUBPS       Y11, Y10, Y10
-	VFMADD231PS  (R8), Y10, Y0
-	VPUNPCKHWD   Y2, Y9, Y9
-	VFMADD213PS  Y7, Y6, Y9
-	VANDPS       Y3, Y9, Y10
-	VFMADD213PS  Y10, Y4, Y9
-	VSUBPS       Y10, Y9, Y9
-	VFMADD231PS  32(R8), Y9, Y0
-	VPUNPCKHBW   Y8, Y5, Y8
-	VPUNPCKLWD   Y2, Y8, Y9
-	VFMADD213PS  Y7, Y6, Y9
-	VANDPS       Y3, Y9, Y10
-	VFMADD213PS  Y10, Y4, Y9
-	VSUBPS       Y10, Y9, Y9
-	VFMADD231PS  64(R8), Y9, Y0
-	VPUNPCKHWD   Y2, Y8, Y8
-	VFMADD213PS  Y7, Y6, Y8
-	VANDPS       Y3, Y8, Y6
-	VFMADD213PS  Y6, Y4, Y8
-	VSUBPS       Y6, Y8, Y8
-	VFMADD231PS  96(R8), Y8, Y0
-	LEAQ         (CX)(SI*1), R11
-	PREFETCHT0   (R11)(R9*1)
-	VBROADCASTSS (BX)(DI*1), Y6
-	VBROADCASTSS (R10)(DI*1), Y7
-	VMOVDQU      (CX)(SI*1), Y8
-	VPXOR        flipSign<>+0(SB), Y8, Y8
-	VPUNPCKLBW   Y8, Y5, Y9
-	VPUNPCKLWD   Y2, Y9, Y10
-	VFMADD213PS  Y7, Y6, Y10
-	VANDPS       Y3, Y10, Y11
-	VFMADD213PS  Y11, Y4, Y10
-	VSUBPS       Y11, Y10, Y10
-	VFMADD231PS  (R8), Y10, Y1
-	VPUNPCKHWD   Y2, Y9, Y9
-	VFMADD213PS  Y7, Y6, Y9
-	VANDPS       Y3, Y9, Y10
-	VFMADD213PS  Y10, Y4, Y9
-	VSUBPS       Y10, Y9, Y9
-	VFMADD231PS  32(R8), Y9, Y1
-	VPUNPCKHBW   Y8, Y5, Y8
-	VPUNPCKLWD   Y2, Y8, Y9
-	VFMADD213PS  Y7, Y6, Y9
-	VANDPS       Y3, Y9, Y10
-	VFMADD213PS  Y10, Y4, Y9
-	VSUBPS       Y10, Y9, Y9
-	VFMADD231PS  64(R8), Y9, Y1
-	VPUNPCKHWD   Y2, Y8, Y8
-	VFMADD213PS  Y7, Y6, Y8
-	VANDPS       Y3, Y8, Y6
-	VFMADD213PS  Y6, Y4, Y8
-	VSUBPS       Y6, Y8, Y8
-	VFMADD231PS  96(R8), Y8, Y1
-	ADDQ         $0x00000080, R8
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VBROADCASTSS (BX), Y3
+	VPMOVSXBD    (CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  (SI), Y5, Y0
+	VPMOVSXBD    8(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  32(SI), Y5, Y1
+	VPMOVSXBD    16(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  64(SI), Y5, Y0
+	VPMOVSXBD    24(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y3
+	VFMADD213PS  Y4, Y2, Y3
+	VSUBPS       Y4, Y3, Y3
+	VFMADD231PS  96(SI), Y3, Y1
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x20, CX
 	ADDQ         $0x04, BX
-	ADDQ         $0x04, R10
 	SUBQ         $0x20, DX
-	JMP          loop
-
-done:
-	VEXTRACTF128 $0x01, Y0, X2
-	VADDPS       X2, X0, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	VMOVSS       X2, 56(AX)
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	JG           loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (R8)
+	ADDQ         $0x04, R8
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
-
-DATA upper15<>+0(SB)/4, $0x47004700
-DATA upper15<>+4(SB)/4, $0x47004700
-DATA upper15<>+8(SB)/4, $0x47004700
-DATA upper15<>+12(SB)/4, $0x47004700
-DATA upper15<>+16(SB)/4, $0x47004700
-DATA upper15<>+20(SB)/4, $0x47004700
-DATA upper15<>+24(SB)/4, $0x47004700
-DATA upper15<>+28(SB)/4, $0x47004700
-GLOBL upper15<>(SB), RODATA|NOPTR, $32
-
-DATA expBits<>+0(SB)/4, $0xff800000
-DATA expBits<>+4(SB)/4, $0xff800000
-DATA expBits<>+8(SB)/4, $0xff800000
-DATA expBits<>+12(SB)/4, $0xff800000
-DATA expBits<>+16(SB)/4, $0xff800000
-DATA expBits<>+20(SB)/4, $0xff800000
-DATA expBits<>+24(SB)/4, $0xff800000
-DATA expBits<>+28(SB)/4, $0xff800000
-DATA expBits<>+32(SB)/4, $0xff800000
-DATA expBits<>+36(SB)/4, $0xff800000
-DATA expBits<>+40(SB)/4, $0xff800000
-DATA expBits<>+44(SB)/4, $0xff800000
-DATA expBits<>+48(SB)/4, $0xff800000
-DATA expBits<>+52(SB)/4, $0xff800000
-DATA expBits<>+56(SB)/4, $0xff800000
-DATA expBits<>+60(SB)/4, $0xff800000
-GLOBL expBits<>(SB), RODATA|NOPTR, $64
 
 DATA two13<>+0(SB)/4, $0x39000000
 DATA two13<>+4(SB)/4, $0x39000000
@@ -266,167 +136,76 @@ DATA two13<>+16(SB)/4, $0x39000000
 DATA two13<>+20(SB)/4, $0x39000000
 DATA two13<>+24(SB)/4, $0x39000000
 DATA two13<>+28(SB)/4, $0x39000000
-GLOBL two13<>(SB), RODATA|NOPTR, $32
-
-DATA flipSign<>+0(SB)/4, $0x80808080
-DATA flipSign<>+4(SB)/4, $0x80808080
-DATA flipSign<>+8(SB)/4, $0x80808080
-DATA flipSign<>+12(SB)/4, $0x80808080
-DATA flipSign<>+16(SB)/4, $0x80808080
-DATA flipSign<>+20(SB)/4, $0x80808080
-DATA flipSign<>+24(SB)/4, $0x80808080
-DATA flipSign<>+28(SB)/4, $0x80808080
-GLOBL flipSign<>(SB), RODATA|NOPTR, $32
+DATA two13<>+32(SB)/4, $0x39000000
+DATA two13<>+36(SB)/4, $0x39000000
+DATA two13<>+40(SB)/4, $0x39000000
+DATA two13<>+44(SB)/4, $0x39000000
+DATA two13<>+48(SB)/4, $0x39000000
+DATA two13<>+52(SB)/4, $0x39000000
+DATA two13<>+56(SB)/4, $0x39000000
+DATA two13<>+60(SB)/4, $0x39000000
+GLOBL two13<>(SB), RODATA|NOPTR, $64
 
 // func quickScaleI4(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·quickScaleI4(SB), NOSPLIT, $0-8
-	// quickScaleI4: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+	// quickScaleI4: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
 	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	LEAQ    (SI)(SI*2), R8
-	MOVQ    24(AX), R9
-	MOVQ    128(AX), R10
-	LEAQ    (DI)(DI*2), R11
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-	VMOVUPS topNibble<>+0(SB), Y4
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS topNibble<>+0(SB), Y2
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	VMOVUPS      (R9), Y5
-	VMOVUPS      32(R9), Y6
-	VMOVUPS      64(R9), Y7
-	VMOVUPS      96(R9), Y8
-	PREFETCHT0   (CX)(R10*1)
-	VPBROADCASTD (CX), Y9
-	VPSLLVD      Y4, Y9, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VPBROADCASTD 4(CX), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y6, Y10, Y9
-	VPBROADCASTD 8(CX), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y7, Y10, Y9
-	VPBROADCASTD 12(CX), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y8, Y10, Y9
-	VBROADCASTSS (BX), Y10
-	VFMADD231PS  Y10, Y9, Y0
-	LEAQ         (CX)(SI*1), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPBROADCASTD (CX)(SI*1), Y9
-	VPSLLVD      Y4, Y9, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VPBROADCASTD 4(CX)(SI*1), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y6, Y10, Y9
-	VPBROADCASTD 8(CX)(SI*1), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y7, Y10, Y9
-	VPBROADCASTD 12(CX)(SI*1), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y8, Y10, Y9
-	VBROADCASTSS (BX)(DI*1), Y10
-	VFMADD231PS  Y10, Y9, Y1
-	LEAQ         (CX)(SI*2), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPBROADCASTD (CX)(SI*2), Y9
-	VPSLLVD      Y4, Y9, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VPBROADCASTD 4(CX)(SI*2), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y6, Y10, Y9
-	VPBROADCASTD 8(CX)(SI*2), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y7, Y10, Y9
-	VPBROADCASTD 12(CX)(SI*2), Y10
-	VPSLLVD      Y4, Y10, Y10
-	VPSRAD       $0x1c, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VFMADD231PS  Y8, Y10, Y9
-	VBROADCASTSS (BX)(DI*2), Y10
-	VFMADD231PS  Y10, Y9, Y2
-	LEAQ         (CX)(R8*1), R12
-	PREFETCHT0   (R12)(R10*1)
-	VPBROADCASTD (CX)(R8*1), Y9
-	VPSLLVD      Y4, Y9, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VCVTDQ2PS    Y9, Y9
-	VMULPS       Y5, Y9, Y9
-	VPBROADCASTD 4(CX)(R8*1), Y5
-	VPSLLVD      Y4, Y5, Y5
-	VPSRAD       $0x1c, Y5, Y5
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y6, Y5, Y9
-	VPBROADCASTD 8(CX)(R8*1), Y5
-	VPSLLVD      Y4, Y5, Y5
-	VPSRAD       $0x1c, Y5, Y5
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y7, Y5, Y9
-	VPBROADCASTD 12(CX)(R8*1), Y5
-	VPSLLVD      Y4, Y5, Y5
-	VPSRAD       $0x1c, Y5, Y5
-	VCVTDQ2PS    Y5, Y5
-	VFMADD231PS  Y8, Y5, Y9
-	VBROADCASTSS (BX)(R11*1), Y5
-	VFMADD231PS  Y5, Y9, Y3
-	ADDQ         $0x00000080, R9
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VPBROADCASTD (CX), Y3
+	VPSLLVD      Y2, Y3, Y3
+	VPSRAD       $0x1c, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (SI), Y3, Y3
+	VPBROADCASTD 4(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  32(SI), Y4, Y3
+	VPBROADCASTD 8(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  64(SI), Y4, Y3
+	VPBROADCASTD 12(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  96(SI), Y4, Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x10, CX
 	ADDQ         $0x04, BX
 	SUBQ         $0x20, DX
-	JMP          loop
-
-done:
-	VEXTRACTF128 $0x01, Y0, X4
-	VADDPS       X4, X0, X4
-	VHADDPS      X4, X4, X4
-	VHADDPS      X4, X4, X4
-	VMOVSS       X4, 56(AX)
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X0, X2, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 64(AX)
-	VEXTRACTF128 $0x01, Y3, X0
-	VADDPS       X0, X3, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 68(AX)
+	JG           loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (R8)
+	ADDQ         $0x04, R8
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -443,110 +222,76 @@ GLOBL topNibble<>(SB), RODATA|NOPTR, $32
 // func quickRoundI4(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·quickRoundI4(SB), NOSPLIT, $0-8
-	// quickRoundI4: for r < 2: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
+	// quickRoundI4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+	MOVQ 136(AX), R9
+	MOVQ 144(AX), R10
+
+row:
+	MOVQ   24(AX), SI
 	MOVQ   48(AX), DX
-	MOVQ   8(AX), BX
-	MOVQ   32(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   24(AX), R8
-	MOVQ   128(AX), R9
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   136(AX), R10
-	MOVQ   144(AX), R11
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R9*1)
-	MOVL         (R10), R12
-	VMOVUPS      (R11)(R12*1), Y2
-	VMOVUPS      32(R11)(R12*1), Y3
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	MOVL         (R9), R11
+	VMOVUPS      (R10)(R11*1), Y2
+	VMOVUPS      32(R10)(R11*1), Y3
 	VPBROADCASTD (CX), Y5
 	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
 	VPERMPS      Y2, Y5, Y4
 	VPERMPS      Y3, Y5, Y6
 	VPSLLD       $0x1c, Y5, Y5
 	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       (R8), Y4, Y4
+	VMULPS       (SI), Y4, Y4
 	VPBROADCASTD 4(CX), Y6
 	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
 	VPERMPS      Y2, Y6, Y5
 	VPERMPS      Y3, Y6, Y7
 	VPSLLD       $0x1c, Y6, Y6
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VFMADD231PS  32(R8), Y5, Y4
+	VFMADD231PS  32(SI), Y5, Y4
 	VPBROADCASTD 8(CX), Y6
 	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
 	VPERMPS      Y2, Y6, Y5
 	VPERMPS      Y3, Y6, Y7
 	VPSLLD       $0x1c, Y6, Y6
 	VBLENDVPS    Y6, Y7, Y5, Y5
-	VFMADD231PS  64(R8), Y5, Y4
+	VFMADD231PS  64(SI), Y5, Y4
 	VPBROADCASTD 12(CX), Y5
 	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
 	VPERMPS      Y2, Y5, Y2
 	VPERMPS      Y3, Y5, Y3
 	VPSLLD       $0x1c, Y5, Y5
 	VBLENDVPS    Y5, Y3, Y2, Y2
-	VFMADD231PS  96(R8), Y2, Y4
+	VFMADD231PS  96(SI), Y2, Y4
 	VBROADCASTSS (BX), Y2
 	VFMADD231PS  Y2, Y4, Y0
-	LEAQ         (CX)(SI*1), R12
-	PREFETCHT0   (R12)(R9*1)
-	MOVL         (R10)(DI*1), R12
-	VMOVUPS      (R11)(R12*1), Y2
-	VMOVUPS      32(R11)(R12*1), Y3
-	VPBROADCASTD (CX)(SI*1), Y5
-	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
-	VPERMPS      Y2, Y5, Y4
-	VPERMPS      Y3, Y5, Y6
-	VPSLLD       $0x1c, Y5, Y5
-	VBLENDVPS    Y5, Y6, Y4, Y4
-	VMULPS       (R8), Y4, Y4
-	VPBROADCASTD 4(CX)(SI*1), Y6
-	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
-	VPERMPS      Y2, Y6, Y5
-	VPERMPS      Y3, Y6, Y7
-	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VFMADD231PS  32(R8), Y5, Y4
-	VPBROADCASTD 8(CX)(SI*1), Y6
-	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
-	VPERMPS      Y2, Y6, Y5
-	VPERMPS      Y3, Y6, Y7
-	VPSLLD       $0x1c, Y6, Y6
-	VBLENDVPS    Y6, Y7, Y5, Y5
-	VFMADD231PS  64(R8), Y5, Y4
-	VPBROADCASTD 12(CX)(SI*1), Y5
-	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
-	VPERMPS      Y2, Y5, Y2
-	VPERMPS      Y3, Y5, Y3
-	VPSLLD       $0x1c, Y5, Y5
-	VBLENDVPS    Y5, Y3, Y2, Y2
-	VFMADD231PS  96(R8), Y2, Y4
-	VBROADCASTSS (BX)(DI*1), Y2
-	VFMADD231PS  Y2, Y4, Y1
-	ADDQ         $0x00000080, R8
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x10, CX
 	ADDQ         $0x04, BX
-	ADDQ         $0x04, R10
+	ADDQ         $0x04, R9
 	SUBQ         $0x20, DX
-	JMP          loop
-
-done:
-	VEXTRACTF128 $0x01, Y0, X2
-	VADDPS       X2, X0, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	VMOVSS       X2, 56(AX)
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	JG           loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (R8)
+	ADDQ         $0x04, R8
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -563,132 +308,89 @@ GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 // func quickRoundU4(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·quickRoundU4(SB), NOSPLIT, $0-8
-	// quickRoundU4: for r < 2: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32; a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+	// quickRoundU4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    48(AX), DX
 	MOVQ    8(AX), BX
-	MOVQ    32(AX), SI
-	MOVQ    40(AX), DI
-	MOVQ    24(AX), R8
-	MOVQ    128(AX), R9
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VMOVUPS expBits<>+0(SB), Y2
-	VMOVUPS two16<>+0(SB), Y3
-	MOVQ    136(AX), R11
-	MOVQ    144(AX), R12
-	MOVQ    16(AX), R10
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two16<>+0(SB), Y2
+	VMOVUPS expBits<>+0(SB), Y3
+	MOVQ    136(AX), R10
+	MOVQ    144(AX), R11
+	MOVQ    16(AX), R9
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(R9*1)
-	MOVL         (R11), R13
-	VMOVUPS      (R12)(R13*1), Y4
-	VMOVUPS      32(R12)(R13*1), Y5
+	TESTL      $0x00000ff0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	MOVL         (R10), R12
+	VMOVUPS      (R11)(R12*1), Y4
+	VMOVUPS      32(R11)(R12*1), Y5
 	VBROADCASTSS (BX), Y6
-	VBROADCASTSS (R10), Y7
+	VBROADCASTSS (R9), Y7
 	VFMADD213PS  Y7, Y6, Y4
-	VANDPS       Y2, Y4, Y8
-	VFMADD231PS  Y3, Y8, Y4
-	VFNMADD231PS Y3, Y8, Y4
+	VANDPS       Y3, Y4, Y8
+	VFMADD231PS  Y2, Y8, Y4
+	VFNMADD231PS Y2, Y8, Y4
 	VFMADD213PS  Y7, Y6, Y5
-	VANDPS       Y2, Y5, Y6
-	VFMADD231PS  Y3, Y6, Y5
-	VFNMADD231PS Y3, Y6, Y5
+	VANDPS       Y3, Y5, Y6
+	VFMADD231PS  Y2, Y6, Y5
+	VFNMADD231PS Y2, Y6, Y5
 	VPBROADCASTD (CX), Y7
 	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
 	VPERMPS      Y4, Y7, Y6
 	VPERMPS      Y5, Y7, Y8
 	VPSLLD       $0x1c, Y7, Y7
 	VBLENDVPS    Y7, Y8, Y6, Y6
-	VMULPS       (R8), Y6, Y6
+	VMULPS       (SI), Y6, Y6
 	VPBROADCASTD 4(CX), Y8
 	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
 	VPERMPS      Y4, Y8, Y7
 	VPERMPS      Y5, Y8, Y9
 	VPSLLD       $0x1c, Y8, Y8
 	VBLENDVPS    Y8, Y9, Y7, Y7
-	VFMADD231PS  32(R8), Y7, Y6
+	VFMADD231PS  32(SI), Y7, Y6
 	VPBROADCASTD 8(CX), Y8
 	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
 	VPERMPS      Y4, Y8, Y7
 	VPERMPS      Y5, Y8, Y9
 	VPSLLD       $0x1c, Y8, Y8
 	VBLENDVPS    Y8, Y9, Y7, Y7
-	VFMADD231PS  64(R8), Y7, Y6
+	VFMADD231PS  64(SI), Y7, Y6
 	VPBROADCASTD 12(CX), Y7
 	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
 	VPERMPS      Y4, Y7, Y4
 	VPERMPS      Y5, Y7, Y5
 	VPSLLD       $0x1c, Y7, Y7
 	VBLENDVPS    Y7, Y5, Y4, Y4
-	VFMADD231PS  96(R8), Y4, Y6
+	VFMADD231PS  96(SI), Y4, Y6
 	VADDPS       Y6, Y0, Y0
-	LEAQ         (CX)(SI*1), R13
-	PREFETCHT0   (R13)(R9*1)
-	MOVL         (R11)(DI*1), R13
-	VMOVUPS      (R12)(R13*1), Y4
-	VMOVUPS      32(R12)(R13*1), Y5
-	VBROADCASTSS (BX)(DI*1), Y6
-	VBROADCASTSS (R10)(DI*1), Y7
-	VFMADD213PS  Y7, Y6, Y4
-	VANDPS       Y2, Y4, Y8
-	VFMADD231PS  Y3, Y8, Y4
-	VFNMADD231PS Y3, Y8, Y4
-	VFMADD213PS  Y7, Y6, Y5
-	VANDPS       Y2, Y5, Y6
-	VFMADD231PS  Y3, Y6, Y5
-	VFNMADD231PS Y3, Y6, Y5
-	VPBROADCASTD (CX)(SI*1), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y4, Y7, Y6
-	VPERMPS      Y5, Y7, Y8
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y8, Y6, Y6
-	VMULPS       (R8), Y6, Y6
-	VPBROADCASTD 4(CX)(SI*1), Y8
-	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y4, Y8, Y7
-	VPERMPS      Y5, Y8, Y9
-	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y9, Y7, Y7
-	VFMADD231PS  32(R8), Y7, Y6
-	VPBROADCASTD 8(CX)(SI*1), Y8
-	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
-	VPERMPS      Y4, Y8, Y7
-	VPERMPS      Y5, Y8, Y9
-	VPSLLD       $0x1c, Y8, Y8
-	VBLENDVPS    Y8, Y9, Y7, Y7
-	VFMADD231PS  64(R8), Y7, Y6
-	VPBROADCASTD 12(CX)(SI*1), Y7
-	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
-	VPERMPS      Y4, Y7, Y4
-	VPERMPS      Y5, Y7, Y5
-	VPSLLD       $0x1c, Y7, Y7
-	VBLENDVPS    Y7, Y5, Y4, Y4
-	VFMADD231PS  96(R8), Y4, Y6
-	VADDPS       Y6, Y1, Y1
-	ADDQ         $0x00000080, R8
+	ADDQ         $0x00000080, SI
 	ADDQ         $0x10, CX
 	ADDQ         $0x04, BX
+	ADDQ         $0x04, R9
 	ADDQ         $0x04, R10
-	ADDQ         $0x04, R11
 	SUBQ         $0x20, DX
-	JMP          loop
-
-done:
-	VEXTRACTF128 $0x01, Y0, X2
-	VADDPS       X2, X0, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	VMOVSS       X2, 56(AX)
-	VEXTRACTF128 $0x01, Y1, X0
-	VADDPS       X0, X1, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	VMOVSS       X0, 60(AX)
+	JG           loop
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVSS       X1, (R8)
+	ADDQ         $0x04, R8
+	DECQ         DI
+	JNE          row
 	VZEROUPPER
 	RET
 
@@ -710,55 +412,67 @@ DATA two16<>+56(SB)/4, $0x47800000
 DATA two16<>+60(SB)/4, $0x47800000
 GLOBL two16<>(SB), RODATA|NOPTR, $64
 
-// func widenScales(dst *float32, second *float32, src *byte, n int, f1 float32, f2 float32) (least uint32, most uint32)
+DATA expBits<>+0(SB)/4, $0xff800000
+DATA expBits<>+4(SB)/4, $0xff800000
+DATA expBits<>+8(SB)/4, $0xff800000
+DATA expBits<>+12(SB)/4, $0xff800000
+DATA expBits<>+16(SB)/4, $0xff800000
+DATA expBits<>+20(SB)/4, $0xff800000
+DATA expBits<>+24(SB)/4, $0xff800000
+DATA expBits<>+28(SB)/4, $0xff800000
+DATA expBits<>+32(SB)/4, $0xff800000
+DATA expBits<>+36(SB)/4, $0xff800000
+DATA expBits<>+40(SB)/4, $0xff800000
+DATA expBits<>+44(SB)/4, $0xff800000
+DATA expBits<>+48(SB)/4, $0xff800000
+DATA expBits<>+52(SB)/4, $0xff800000
+DATA expBits<>+56(SB)/4, $0xff800000
+DATA expBits<>+60(SB)/4, $0xff800000
+GLOBL expBits<>(SB), RODATA|NOPTR, $64
+
+// func widenScales(dst *float32, src *byte, n int, f float32) (least uint32, most uint32)
 // Requires: AVX, AVX2, F16C, SSE
-TEXT ·widenScales(SB), NOSPLIT, $0-48
-	// widenScales: dst[i] = f1*src[i], second[i] = f2*src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+TEXT ·widenScales(SB), NOSPLIT, $0-40
+	// widenScales: dst[i] = f*src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 	MOVQ         dst+0(FP), AX
-	MOVQ         second+8(FP), CX
-	MOVQ         src+16(FP), DX
-	MOVQ         n+24(FP), BX
-	MOVSS        f1+32(FP), X0
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVSS        f+24(FP), X0
 	VBROADCASTSS X0, Y0
-	MOVSS        f2+36(FP), X1
-	VBROADCASTSS X1, Y1
-	VPCMPEQD     X2, X2, X2
-	VPXOR        X3, X3, X3
-	VMOVDQU      magnitude16<>+0(SB), X4
+	VPCMPEQD     X1, X1, X1
+	VPXOR        X2, X2, X2
+	VMOVDQU      magnitude16<>+0(SB), X3
 
 loop:
-	VMOVDQU   (DX), X5
-	VPAND     X4, X5, X6
-	VPMINUW   X6, X2, X2
-	VPMAXUW   X6, X3, X3
-	VCVTPH2PS X5, Y5
-	VMULPS    Y1, Y5, Y6
-	VMULPS    Y0, Y5, Y5
-	VMOVUPS   Y5, (AX)
-	VMOVUPS   Y6, (CX)
-	ADDQ      $0x10, DX
+	VMOVDQU   (CX), X4
+	VPAND     X3, X4, X5
+	VPMINUW   X5, X1, X1
+	VPMAXUW   X5, X2, X2
+	VCVTPH2PS X4, Y4
+	VMULPS    Y0, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $0x10, CX
 	ADDQ      $0x20, AX
-	ADDQ      $0x20, CX
-	SUBQ      $0x08, BX
+	SUBQ      $0x08, DX
 	JG        loop
-	VPSRLDQ   $0x08, X2, X6
-	VPMINUW   X6, X2, X2
-	VPSRLDQ   $0x08, X3, X6
-	VPMAXUW   X6, X3, X3
-	VPSRLDQ   $0x04, X2, X6
-	VPMINUW   X6, X2, X2
-	VPSRLDQ   $0x04, X3, X6
-	VPMAXUW   X6, X3, X3
-	VPSRLDQ   $0x02, X2, X6
-	VPMINUW   X6, X2, X2
-	VPSRLDQ   $0x02, X3, X6
-	VPMAXUW   X6, X3, X3
+	VPSRLDQ   $0x08, X1, X5
+	VPMINUW   X5, X1, X1
+	VPSRLDQ   $0x08, X2, X5
+	VPMAXUW   X5, X2, X2
+	VPSRLDQ   $0x04, X1, X5
+	VPMINUW   X5, X1, X1
+	VPSRLDQ   $0x04, X2, X5
+	VPMAXUW   X5, X2, X2
+	VPSRLDQ   $0x02, X1, X5
+	VPMINUW   X5, X1, X1
+	VPSRLDQ   $0x02, X2, X5
+	VPMAXUW   X5, X2, X2
+	VMOVD     X1, AX
+	ANDL      $0x0000ffff, AX
+	MOVL      AX, least+32(FP)
 	VMOVD     X2, AX
 	ANDL      $0x0000ffff, AX
-	MOVL      AX, least+40(FP)
-	VMOVD     X3, AX
-	ANDL      $0x0000ffff, AX
-	MOVL      AX, most+44(FP)
+	MOVL      AX, most+36(FP)
 	VZEROUPPER
 	RET
 
@@ -777,15 +491,15 @@ GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
 TEXT ·splitF16(SB), NOSPLIT, $0-40
 	// splitF16: dst[i] = the sign and power of two of src[i], binary16, second[i] = 64 times its ten bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 	MOVQ     dst+0(FP), AX
-	MOVQ     second+8(FP), CX
-	MOVQ     src+16(FP), DX
-	MOVQ     n+24(FP), BX
+	MOVQ     src+16(FP), CX
+	MOVQ     n+24(FP), DX
+	MOVQ     second+8(FP), BX
 	VPCMPEQD X0, X0, X0
 	VPXOR    X1, X1, X1
 	VMOVDQU  magnitude16<>+0(SB), X2
 
 loop:
-	VMOVDQU   (DX), X3
+	VMOVDQU   (CX), X3
 	VPAND     X2, X3, X4
 	VPMINUW   X4, X0, X0
 	VPMAXUW   X4, X1, X1
@@ -794,11 +508,11 @@ loop:
 	VPSRLD    $0x07, Y4, Y4
 	VPAND     expBits<>+0(SB), Y3, Y3
 	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y4, (CX)
-	ADDQ      $0x10, DX
+	ADDQ      $0x10, CX
 	ADDQ      $0x20, AX
-	ADDQ      $0x20, CX
-	SUBQ      $0x08, BX
+	VMOVUPS   Y4, (BX)
+	ADDQ      $0x20, BX
+	SUBQ      $0x08, DX
 	JG        loop
 	VPSRLDQ   $0x08, X0, X4
 	VPMINUW   X4, X0, X0
@@ -836,15 +550,15 @@ GLOBL mantissa10<>(SB), RODATA|NOPTR, $32
 TEXT ·splitBF16(SB), NOSPLIT, $0-40
 	// splitBF16: dst[i] = the sign and power of two of src[i], bf16, second[i] = 64 times its seven bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 	MOVQ     dst+0(FP), AX
-	MOVQ     second+8(FP), CX
-	MOVQ     src+16(FP), DX
-	MOVQ     n+24(FP), BX
+	MOVQ     src+16(FP), CX
+	MOVQ     n+24(FP), DX
+	MOVQ     second+8(FP), BX
 	VPCMPEQD X0, X0, X0
 	VPXOR    X1, X1, X1
 	VMOVDQU  magnitude16<>+0(SB), X2
 
 loop:
-	VMOVDQU   (DX), X3
+	VMOVDQU   (CX), X3
 	VPAND     X2, X3, X4
 	VPMINUW   X4, X0, X0
 	VPMAXUW   X4, X1, X1
@@ -855,11 +569,11 @@ loop:
 	VPMOVZXWD X3, Y3
 	VPSLLD    $0x10, Y3, Y3
 	VMOVUPS   Y3, (AX)
-	VMOVUPS   Y4, (CX)
-	ADDQ      $0x10, DX
+	ADDQ      $0x10, CX
 	ADDQ      $0x20, AX
-	ADDQ      $0x20, CX
-	SUBQ      $0x08, BX
+	VMOVUPS   Y4, (BX)
+	ADDQ      $0x20, BX
+	SUBQ      $0x08, DX
 	JG        loop
 	VPSRLDQ   $0x08, X0, X4
 	VPMINUW   X4, X0, X0
@@ -898,30 +612,28 @@ DATA upper9<>+8(SB)/4, $0xff80ff80
 DATA upper9<>+12(SB)/4, $0xff80ff80
 GLOBL upper9<>(SB), RODATA|NOPTR, $16
 
-// func widenBF16(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
+// func widenBF16(dst *float32, src *byte, n int) (least uint32, most uint32)
 // Requires: AVX, AVX2
-TEXT ·widenBF16(SB), NOSPLIT, $0-40
+TEXT ·widenBF16(SB), NOSPLIT, $0-32
 	// widenBF16: dst[i] = src[i], bf16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 	MOVQ     dst+0(FP), AX
-	MOVQ     second+8(FP), CX
-	MOVQ     src+16(FP), DX
-	MOVQ     n+24(FP), BX
+	MOVQ     src+8(FP), CX
+	MOVQ     n+16(FP), DX
 	VPCMPEQD X0, X0, X0
 	VPXOR    X1, X1, X1
 	VMOVDQU  magnitude16<>+0(SB), X2
 
 loop:
-	VMOVDQU   (DX), X3
+	VMOVDQU   (CX), X3
 	VPAND     X2, X3, X4
 	VPMINUW   X4, X0, X0
 	VPMAXUW   X4, X1, X1
 	VPMOVZXWD X3, Y3
 	VPSLLD    $0x10, Y3, Y3
 	VMOVUPS   Y3, (AX)
-	ADDQ      $0x10, DX
+	ADDQ      $0x10, CX
 	ADDQ      $0x20, AX
-	ADDQ      $0x20, CX
-	SUBQ      $0x08, BX
+	SUBQ      $0x08, DX
 	JG        loop
 	VPSRLDQ   $0x08, X0, X4
 	VPMINUW   X4, X0, X0
@@ -937,9 +649,9 @@ loop:
 	VPMAXUW   X4, X1, X1
 	VMOVD     X0, AX
 	ANDL      $0x0000ffff, AX
-	MOVL      AX, least+32(FP)
+	MOVL      AX, least+24(FP)
 	VMOVD     X1, AX
 	ANDL      $0x0000ffff, AX
-	MOVL      AX, most+36(FP)
+	MOVL      AX, most+28(FP)
 	VZEROUPPER
 	RET

@@ -4,26 +4,26 @@
 
 package kernels
 
-// quickScaleI8x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickScaleI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickScaleI8x16(a *byte)
 
-// quickScaleI4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
-func quickScaleI4x16(a *byte)
+func quickRoundI8x16(a *byte)
 
-// quickRoundI4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundI4x16(a *byte)
 
-// quickRoundU4x16: for r < 4: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundU4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundU4x16(a *byte)

@@ -4,40 +4,40 @@
 
 package kernels
 
-// quickScaleI8: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickScaleI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickScaleI8(a *byte)
 
-// quickRoundI8: for r < 2: a.sum32[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, min = -(2^15+128) 2^13 s, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundI8(a *byte)
 
-// quickScaleI4: for r < 4: a.sum32[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickScaleI4: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickScaleI4(a *byte)
 
-// quickRoundI4: for r < 2: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundI4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundI4(a *byte)
 
-// quickRoundU4: for r < 2: a.sum32[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32;
-// a.scale, a.min and a.off hold four bytes a block, rows sStride apart.
+// quickRoundU4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundU4(a *byte)
 
-// widenScales: dst[i] = f1*src[i], second[i] = f2*src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// widenScales: dst[i] = f*src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
-func widenScales(dst *float32, second *float32, src *byte, n int, f1 float32, f2 float32) (least uint32, most uint32)
+func widenScales(dst *float32, src *byte, n int, f float32) (least uint32, most uint32)
 
 // splitF16: dst[i] = the sign and power of two of src[i], binary16, second[i] = 64 times its ten bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 //
@@ -52,4 +52,4 @@ func splitBF16(dst *float32, second *float32, src *byte, n int) (least uint32, m
 // widenBF16: dst[i] = src[i], bf16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
-func widenBF16(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
+func widenBF16(dst *float32, src *byte, n int) (least uint32, most uint32)
