@@ -18,20 +18,27 @@ type gemv struct {
 	buf   []float32 // decoded rows, where the stored form has no assembly
 	whole int       // the columns that assembly reads
 	rest  []float32 // the others of one row
-	sums  [groupRows]float64
-	sqs   [groupRows]float32
+	sums  []float64 // of a group
+	sqs   []float32
 }
 
-// groupBytes is how many bytes of rows that are read one after the other meet all tokens: what the first-level cache holds.
-const groupBytes = 16 << 10
+// Rows that are read one after the other come in groups: of groupRows for one token, since a call costs what its first lines
+// take to come, and of groupBytes for several, which the second-level cache then holds for all of them.
+const (
+	groupRows  = 512
+	groupBytes = 128 << 10
+)
 
-func newGEMV(w *Matrix) *gemv {
+func newGEMV(w *Matrix, tokens int) *gemv {
 	g := &gemv{w: w, k: w.rowsKernel()}
 	if g.k == nil {
 		g.k = rowsF32
 	}
 	if g.most = g.k.rows; g.most == 0 {
-		g.most = min(max(1, groupBytes/max(1, w.rowStride())), groupRows)
+		g.most = groupRows
+		if tokens > 1 {
+			g.most = min(max(1, groupBytes/max(1, w.rowStride())), groupRows)
+		}
 	}
 	if w.rowsKernel() == nil {
 		g.most = min(g.most, 4)
@@ -77,16 +84,13 @@ func (g *gemv) fast(dst []float32) {
 	}
 }
 
-// groupRows is the most rows of a group.
-const groupRows = 16
-
 // exact leaves a group's sums and what bounds them in sums and sqs.
 func (g *gemv) exact() {
-	g.args.dst, g.args.sqs = unsafe.Pointer(&g.sums), unsafe.Pointer(&g.sqs)
+	g.args.dst, g.args.sqs = unsafe.Pointer(&g.sums[0]), unsafe.Pointer(&g.sqs[0])
 	g.args.call(g.k.exact)
 	if g.k.rows > 0 {
-		copy(g.sums[:], g.args.sum64[:])
-		copy(g.sqs[:], g.args.sq[:])
+		copy(g.sums, g.args.sum64[:])
+		copy(g.sqs, g.args.sq[:])
 	}
 }
 
@@ -114,7 +118,7 @@ func (m *Matrix) decode(buf []float32, o, rows int) *Matrix {
 // gemvFastSIMD is out[t, o] for rows lo..hi of w; x [rows, Cols].
 func gemvFastSIMD(out, x []float32, rows int, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
-	g := newGEMV(w)
+	g := newGEMV(w, rows)
 	g.groups(lo, hi, func(o, group int) {
 		for t := range rows {
 			g.args.x = unsafe.Pointer(&x[t*n])
@@ -178,7 +182,8 @@ func (t *token) prepare(k *rowsKernel) {
 // gemvExactSIMD is out[t, o] for rows lo..hi of w, exact.
 func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
-	g := newGEMV(w)
+	g := newGEMV(w, len(tokens))
+	g.sums, g.sqs = make([]float64, g.most), make([]float32, g.most)
 	var wide []float32 // a decoded row, for what is decided term by term
 	u := rowsBound(n)
 	g.groups(lo, hi, func(o, group int) {

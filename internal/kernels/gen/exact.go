@@ -87,7 +87,7 @@ func rowsExactHalf(h half) {
 			VPMAXUW(u, t, t)
 		}
 		VPMOVZXWD(t, t) // the lowest alone
-		q.put(t, argSqs, 4)
+		q.putSq(t)
 	})
 }
 
@@ -122,6 +122,6 @@ func rowsExactF32() {
 			VPSRLDQ(U8(bytes), t, u)
 			VPMAXUD(u, t, t)
 		}
-		q.put(t, argSqs, 4)
+		q.putSq(t)
 	})
 }

@@ -132,14 +132,15 @@ func describe(lines ...string) {
 // line of the next page into the second-level cache, for the page's address.)
 type sequence struct {
 	*walk
-	a reg.Register
-	x reg.GPVirtual
+	a, x     reg.GPVirtual
+	dst, sqs reg.GPVirtual // where the next row's sum goes, and what else is known of it
 }
 
 // rowByRow emits the loops: start begins a row, round is one round of step elements, finish writes what a row gave.
 func rowByRow(f format, step int, xBytes int, start func(), round func(q *sequence), finish func(q *sequence)) {
-	a := Load(Param("a"), GP64())
-	q := &sequence{walk: newWalk(f, a, 1), a: a}
+	a := GP64()
+	Load(Param("a"), a)
+	q := &sequence{walk: newWalk(f, a, 1), a: a, dst: load64(a, argDst), sqs: load64(a, argSqs)}
 	stride, sStride, count := load64(a, argWStride), reg.GPVirtual(nil), load64(a, argRows)
 	w, s, m := GP64(), GP64(), GP64()
 	MOVQ(q.w, w)
@@ -189,15 +190,16 @@ func (k *walk) nextPage(bytes int) {
 	Label("samePage")
 }
 
-// put writes the scalar in h to where the argument at disp points, which moves on by its size.
-func (q *sequence) put(h reg.VecVirtual, disp, size int) {
-	to := load64(q.a, disp)
-	if size == 4 {
-		VMOVD(h, Mem{Base: to})
-	} else {
-		VMOVSD(h, Mem{Base: to})
-	}
-	ADDQ(U8(size), Mem{Base: q.a, Disp: disp})
+// putSum32 and putSq write the lowest float32 of h. What has been reached stays in registers: a pointer past the last row must
+// not be where the garbage collector looks.
+func (q *sequence) putSum32(h reg.VecVirtual) {
+	VMOVD(h, Mem{Base: q.dst})
+	ADDQ(U8(4), q.dst)
+}
+
+func (q *sequence) putSq(h reg.VecVirtual) {
+	VMOVD(h, Mem{Base: q.sqs})
+	ADDQ(U8(4), q.sqs)
 }
 
 // zero clears registers.
@@ -232,7 +234,7 @@ func rowsFast(f format) {
 		VADDPS(acc[2], acc[0], acc[0])
 		h := XMM()
 		lanes32(acc[0], h)
-		q.put(h, argDst, 4)
+		q.putSum32(h)
 	})
 }
 
@@ -275,7 +277,7 @@ func rowsExact(f format) {
 		q.putSum64(acc)
 		h := XMM()
 		lanes32(sq[0], h)
-		q.put(h, argSqs, 4)
+		q.putSq(h)
 	})
 }
 
@@ -286,7 +288,8 @@ func (q *sequence) putSum64(acc []reg.VecVirtual) {
 	VADDPD(acc[2], acc[0], acc[0])
 	h := XMM()
 	lanes64(acc[0], h)
-	q.put(h, argDst, 8)
+	VMOVSD(h, Mem{Base: q.dst})
+	ADDQ(U8(8), q.dst)
 }
 
 // unpack writes n weights of one row as float32.
