@@ -1,11 +1,14 @@
 package oracle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
@@ -129,20 +132,31 @@ func (g *gate) rowsNote() string {
 	return ""
 }
 
-// meter adds up what Metrics says: text by text, since engines differ in the order in which they show texts, and a sum must not.
+// meter gathers what Metrics says, position by position, and adds it up text by text: engines differ in the order in which they
+// show texts, and a sum must not. Rows are compared beside the run, on as many goroutines as there are cores.
 type meter struct {
-	positions, top1       int
-	worst                 float64
-	klPositions, infinite int
-	worstAt               []int
-	predicted             int
-	texts                 []textSums
+	positions, top1 int
+	running         sync.WaitGroup
+	places          chan *rowPair // room for rows that are being compared
+	mu              sync.Mutex
+	texts           [][]rowFigures
 }
 
-// textSums are one text's, in the order of its positions.
-type textSums struct{ kl, refLoss, testLoss float64 } // losses are -log p
+// rowFigures are one position's.
+type rowFigures struct {
+	pos               int
+	kl                float64
+	predicted         bool
+	refLoss, testLoss float64 // -log p of the next token
+}
 
-func newMeter() *meter { return &meter{worst: -1} }
+func newMeter() *meter {
+	m := &meter{places: make(chan *rowPair, runtime.GOMAXPROCS(0))}
+	for range cap(m.places) {
+		m.places <- new(rowPair)
+	}
+	return m
+}
 
 // same counts one comparison of argmax.
 func (m *meter) same(is bool) {
@@ -152,48 +166,75 @@ func (m *meter) same(is bool) {
 	}
 }
 
-// add takes the rows of one position. next is the id that follows it in the text, -1 if none is to be predicted.
+// add takes the rows of one position, of which it makes a copy. next is the id that follows it in the text, -1 if none is to be
+// predicted.
 func (m *meter) add(seq, pos int, rows *rowPair, next int32) {
-	a, b := logSumExp(rows.a), logSumExp(rows.b)
-	if !finite(a) || !finite(b) {
-		return // NaN or +Inf in a row: a verdict names it
-	}
-	for seq >= len(m.texts) {
-		m.texts = append(m.texts, textSums{})
-	}
-	t := &m.texts[seq]
-	kl := divergenceFrom(rows.a, rows.b, a, b)
-	if math.IsInf(kl, 1) {
-		m.infinite++
-	} else {
-		t.kl += kl
-		m.klPositions++
-		if kl > m.worst || kl == m.worst && slices.Compare([]int{seq, pos}, m.worstAt) < 0 {
-			m.worst, m.worstAt = kl, []int{seq, pos}
+	own := <-m.places
+	own.a, own.b = append(own.a[:0], rows.a...), append(own.b[:0], rows.b...)
+	m.running.Go(func() {
+		f, ok := figures(own, next)
+		m.places <- own
+		if !ok {
+			return
 		}
-	}
-	if next >= 0 && int(next) < len(rows.a) {
-		t.refLoss += a - float64(rows.a[next])
-		t.testLoss += b - float64(rows.b[next])
-		m.predicted++
-	}
+		f.pos = pos
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for seq >= len(m.texts) {
+			m.texts = append(m.texts, nil)
+		}
+		m.texts[seq] = append(m.texts[seq], f)
+	})
 }
 
-// metrics sums up. note says why rows were not compared, if they were not.
+// figures compares two rows; false where one holds NaN or +Inf: a verdict names it.
+func figures(rows *rowPair, next int32) (f rowFigures, ok bool) {
+	a, b := logSumExp(rows.a), logSumExp(rows.b)
+	if !finite(a) || !finite(b) {
+		return f, false
+	}
+	f.kl = divergenceFrom(rows.a, rows.b, a, b)
+	if next >= 0 && int(next) < len(rows.a) {
+		f.predicted, f.refLoss, f.testLoss = true, a-float64(rows.a[next]), b-float64(rows.b[next])
+	}
+	return f, true
+}
+
+// metrics sums up, when nothing is added any more. note says why rows were not compared, if they were not.
 func (m *meter) metrics(note string) Metrics {
-	out := Metrics{Positions: m.positions, Top1: m.top1, KLPositions: m.klPositions, KLInfinite: m.infinite, Predicted: m.predicted, Note: note}
+	m.running.Wait()
+	out := Metrics{Positions: m.positions, Top1: m.top1, Note: note}
 	if m.positions > 0 {
 		out.Top1Rate = shown(float64(m.top1) / float64(m.positions))
 	}
-	var all textSums
-	for _, t := range m.texts {
-		all.kl, all.refLoss, all.testLoss = all.kl+t.kl, all.refLoss+t.refLoss, all.testLoss+t.testLoss
+	var kl, refLoss, testLoss float64
+	worst := -1.0
+	for seq, text := range m.texts {
+		slices.SortFunc(text, func(x, y rowFigures) int { return cmp.Compare(x.pos, y.pos) })
+		var own rowFigures // the text's sums
+		for _, f := range text {
+			if math.IsInf(f.kl, 1) {
+				out.KLInfinite++
+			} else {
+				own.kl += f.kl
+				out.KLPositions++
+				if f.kl > worst {
+					worst, out.KLWorstAt = f.kl, []int{seq, f.pos}
+				}
+			}
+			if f.predicted {
+				own.refLoss += f.refLoss
+				own.testLoss += f.testLoss
+				out.Predicted++
+			}
+		}
+		kl, refLoss, testLoss = kl+own.kl, refLoss+own.refLoss, testLoss+own.testLoss
 	}
-	if m.klPositions > 0 {
-		out.KLMean, out.KLWorst, out.KLWorstAt = shown(all.kl/float64(m.klPositions)), shown(m.worst), m.worstAt
+	if out.KLPositions > 0 {
+		out.KLMean, out.KLWorst = shown(kl/float64(out.KLPositions)), shown(worst)
 	}
-	if m.predicted > 0 {
-		ref, test := all.refLoss/float64(m.predicted), all.testLoss/float64(m.predicted)
+	if out.Predicted > 0 {
+		ref, test := refLoss/float64(out.Predicted), testLoss/float64(out.Predicted)
 		out.RefPPL, out.TestPPL, out.PPLChange = shown(math.Exp(ref)), shown(math.Exp(test)), shown(math.Expm1(test-ref))
 	}
 	return out

@@ -89,10 +89,12 @@ func (a *App) spareMemory() (int64, error) {
 	return left.Bytes, err
 }
 
-// The engines cut a prompt into calls of at most this many rows, of at most this many sequences at once.
+// The engines cut prompts into passes of at most this many rows, of at most this many sequences at once, of each so many at
+// least.
 const (
-	callRows = 256
-	callSeqs = 8
+	callRows  = 256
+	callSeqs  = 8
+	callChunk = 64
 )
 
 // narrowKV says whether s keeps keys and values in two bytes: a CPU engine whose contract, by its name, stores them on a grid of
@@ -114,7 +116,7 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	if j.stream {
 		seqs = int64(max(1, j.seqs))
 	}
-	rows := min(max(1, int64(j.tokens)*seqs), callRows)
+	rows := min(max(1, int64(j.tokens)*seqs), max(callRows, callChunk*min(seqs, callSeqs)))
 
 	var attention, gdn int64
 	for _, kind := range c.Layers {
