@@ -162,6 +162,7 @@ func (b *cpuBuffer) Bytes() []byte { return b.data }
 
 func (b *cpuBuffer) Release() {
 	if b.mapped != nil {
+		allow(b.mapped) // the addresses will be others'
 		_ = unix.Munmap(b.mapped)
 	}
 	b.data, b.mapped = nil, nil
@@ -183,6 +184,8 @@ func (d *cpuDevice) Buffer(n int) (Buffer, error) {
 		return nil, err
 	}
 	at := (room - n) &^ 15
+	forbid(mem[:at])
+	forbid(mem[at+n:])
 	return &cpuBuffer{data: mem[at : at+n : at+n], mapped: mem}, nil
 }
 
@@ -267,7 +270,9 @@ func (w *worker) prepare(d *Dispatch, p *cpuPipeline, order int) error {
 		c.buf[i] = uintptr(unsafe.Pointer(&b.Buffer.Bytes()[b.Offset]))
 	}
 	if len(d.Args) > 0 {
+		allow(w.args)
 		copy(w.args, d.Args)
+		forbid(w.args[len(d.Args):])
 		c.buf[len(d.Buffers)] = uintptr(unsafe.Pointer(&w.args[0]))
 	}
 	c.regions = uint32(len(d.Threadgroup))

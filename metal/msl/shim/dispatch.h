@@ -1,5 +1,8 @@
 // The C interface of a compiled library. Included after the table of kernels, where MSL's words are plain C++ again.
 #pragma once
+#ifdef MSL_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 namespace msl {
 // fiber_main runs threads one after the other on its stack until one must wait for a thread that has a stack of its own.
 [[noreturn]] void fiber_main() {
@@ -99,9 +102,15 @@ extern "C" __attribute__((visibility("default"))) int msl_run(msl_call *c) {
       size_t n = (c->tgmem[r] + 15) & ~15u;
       g.tgmem[r] = p;
       memset(p, Poison, n + Guard); // threadgroup memory starts as NaN, not as zero
+#ifdef MSL_ASAN
+      __asan_poison_memory_region(p + c->tgmem[r], n - c->tgmem[r] + Guard);
+#endif
       p += n + Guard;
     }
     run_group(g, {(uint32_t)(i % c->grid[0]), (uint32_t)(i / c->grid[0] % c->grid[1]), (uint32_t)(i / c->grid[0] / c->grid[1])});
+#ifdef MSL_ASAN
+    __asan_unpoison_memory_region(g.memory, ThreadgroupBytes + MaxRegions * Guard);
+#endif
     p = g.memory;
     for (uint32_t r = 0; r < c->regions && !g.failed; r++) {
       p += (c->tgmem[r] + 15) & ~15u;
