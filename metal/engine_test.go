@@ -132,29 +132,34 @@ func TestHeadOnDevice(t *testing.T) {
 	}
 }
 
-// TestFallbacks: weights that lie where no kernel reads them are copied, and Info says so; the results are the same.
+// TestFallbacks: weights at any multiple of an element's size are read where they lie; others are copied, and Info says how many and how
+// many bytes. The results are the same.
 func TestFallbacks(t *testing.T) {
 	t.Parallel()
 	g := goldens.Load(t, "tiny-asym", "golden")
-	dir := t.TempDir()
-	shifted(t, g.Model, dir)
 	ids := g.Prompts()["p9"]
-	plain, moved := open(t, "metal-cpu", engine.Spec{Model: g.Model}), open(t, "metal-cpu", engine.Spec{Model: dir})
-	a, b := collect{}, collect{}
+	plain, a := open(t, "metal-cpu", engine.Spec{Model: g.Model}), collect{}
 	score(t, plain, engine.Want{Taps: a}, ids)
-	score(t, moved, engine.Want{Taps: b}, ids)
-	for name, x := range a {
-		if d := goldens.MaxDiff(b[name], x); d != 0 {
-			t.Errorf("%s differs by %g", name, d)
+	for _, by := range []int{4, 2, 1} {
+		dir := t.TempDir()
+		shifted(t, g.Model, dir, by)
+		moved, b := open(t, "metal-cpu", engine.Spec{Model: dir}), collect{}
+		score(t, moved, engine.Want{Taps: b}, ids)
+		for name, x := range a {
+			if d := goldens.MaxDiff(b[name], x); d != 0 {
+				t.Errorf("%d bytes further on: %s differs by %g", by, name, d)
+			}
 		}
-	}
-	if n := moved.Info().Fallbacks["weights copied: not at a multiple of 8 bytes"]; n == 0 {
-		t.Errorf("fallbacks %v, want the copies counted", moved.Info().Fallbacks)
+		n := moved.Info().Fallbacks
+		tensors, bytes := n["weights copied: not at a multiple of an element's size"], n["bytes of weights copied"]
+		if odd := by == 1; (tensors > 0) != odd || (bytes >= tensors*2 && bytes > 0) != odd {
+			t.Errorf("%d bytes further on: fallbacks %v, want copies: %v", by, n, odd)
+		}
 	}
 }
 
-// shifted copies a checkpoint with its tensors four bytes further on.
-func shifted(t *testing.T, from, to string) {
+// shifted copies a checkpoint with its tensors so many bytes further on.
+func shifted(t *testing.T, from, to string, by int) {
 	t.Helper()
 	for _, name := range []string{"config.json", "tokenizer.json"} {
 		data, err := os.ReadFile(filepath.Join(from, name))
@@ -170,8 +175,8 @@ func shifted(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	header := map[string]any{"aaa": map[string]any{"dtype": "F32", "shape": []int{1}, "data_offsets": []int{0, 4}}}
-	data := make([]byte, 4)
+	header := map[string]any{"aaa": map[string]any{"dtype": "U8", "shape": []int{by}, "data_offsets": []int{0, by}}}
+	data := make([]byte, by)
 	for _, x := range f.Tensors() {
 		header[x.Name] = map[string]any{"dtype": x.DType, "shape": x.Shape, "data_offsets": []int{len(data), len(data) + len(x.Data)}}
 		data = append(data, x.Data...)

@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"unsafe"
 
 	"sibyl/bundle"
 	"sibyl/config"
+	"sibyl/internal/inputerr"
 	"sibyl/internal/kernels"
 	"sibyl/metal/gpu"
 	"sibyl/metal/ops"
@@ -28,11 +30,12 @@ type loader struct {
 
 // What may be counted.
 const (
-	copiedWeights  = "weights copied: not at a multiple of 8 bytes"
-	copiedDevice   = "weights copied: the device cannot wrap them"
-	widenedWeights = "weights read as float32: no kernel for how they are stored"
-	apartSwiglu    = "gate and up apart: their formats differ"
-	copiedExperts  = "experts copied: not one matrix in the file"
+	copiedWeights = "weights copied: not at a multiple of an element's size"
+	copiedDevice  = "weights copied: the device cannot wrap them"
+	remadeWeights = "weights copied row by row: no kernel for how they are stored"
+	copiedBytes   = "bytes of weights copied"
+	apartSwiglu   = "gate and up apart: their formats differ"
+	copiedExperts = "experts copied: not one matrix in the file"
 )
 
 var plainFormats = map[bundle.DType]kernels.Format{
@@ -107,13 +110,45 @@ func (ld *loader) prepare(t bundle.Tensor, r config.Role, layer, rows, cols int,
 		f := map[kernels.Format]ops.Format{kernels.I8Block: ops.I8, kernels.I4Block: ops.I4, kernels.U4Minval: ops.U4}[m.Format]
 		return &host{format: f, rows: rows, cols: cols, round: m.Round, q: m.Data, scale: m.Blocks.Scale, min: m.Blocks.Min, mapped: true}, nil
 	}
-	ld.counts[widenedWeights]++
-	return widen(m), nil
+	ld.counts[remadeWeights]++
+	h := remake(m, brainFirst(t))
+	ld.counts[copiedBytes] += int64(len(h.q))
+	return h, nil
 }
 
-// widen reads every row once.
-func widen(m *kernels.Matrix) *host {
-	data, row := make([]byte, 0, 4*m.Rows*m.Cols), make([]float32, m.Cols)
+// brainFirst says whether a tensor's values lie on bf16's grid rather than on fp16's.
+func brainFirst(t bundle.Tensor) bool {
+	if len(t.Parts) > 0 {
+		return brainFirst(t.Parts[0])
+	}
+	return t.DType == "BF16" || t.DType == "U4"
+}
+
+// remake reads every row once and keeps the values in two bytes each if those hold every one: fp16 or, first or second, bf16. So what was
+// stored in it in another order stays as large as it was, and what a scale makes on its grid is no float32.
+func remake(m *kernels.Matrix, brain bool) *host {
+	row := make([]float32, m.Cols)
+	forms := []ops.Format{ops.F16, ops.BF16}
+	if brain {
+		slices.Reverse(forms)
+	}
+	pack := map[ops.Format]func(float32) uint16{ops.F16: precision.F32ToF16, ops.BF16: precision.F32ToBF16}
+	unpack := map[ops.Format]func(uint16) float32{ops.F16: precision.F16ToF32, ops.BF16: precision.BF16ToF32}
+	for _, f := range forms {
+		data, to, from, exact := make([]byte, 0, 2*m.Rows*m.Cols), pack[f], unpack[f], true
+		for i := 0; i < m.Rows && exact; i++ {
+			m.Row(row, i)
+			for _, v := range row {
+				x := to(v)
+				exact = exact && math.Float32bits(from(x)) == math.Float32bits(v) // bits: -0 is a value of its own
+				data = binary.LittleEndian.AppendUint16(data, x)
+			}
+		}
+		if exact {
+			return &host{format: f, rows: m.Rows, cols: m.Cols, q: data}
+		}
+	}
+	data := make([]byte, 0, 4*m.Rows*m.Cols)
 	for i := range m.Rows {
 		m.Row(row, i)
 		for _, v := range row {
@@ -127,13 +162,14 @@ func widen(m *kernels.Matrix) *host {
 func (ld *loader) upload(h *host) (*ops.Weight, error) {
 	w := &ops.Weight{Format: h.format, Rows: h.rows, Cols: h.cols, Round: h.round}
 	for _, p := range []struct {
-		to   *gpu.Slice
-		from []byte
-	}{{&w.Q, h.q}, {&w.Scale, h.scale}, {&w.Min, h.min}} {
+		to    *gpu.Slice
+		from  []byte
+		align int
+	}{{&w.Q, h.q, h.format.Align()}, {&w.Scale, h.scale, 2}, {&w.Min, h.min, 2}} {
 		if len(p.from) == 0 {
 			continue
 		}
-		s, err := ld.place(p.from, h.mapped)
+		s, err := ld.place(p.from, h.mapped, p.align)
 		if err != nil {
 			return nil, err
 		}
@@ -142,17 +178,21 @@ func (ld *loader) upload(h *host) (*ops.Weight, error) {
 	return w, nil
 }
 
-// place puts bytes on the device, without a copy where they are mapped and aligned.
-func (ld *loader) place(b []byte, mapped bool) (gpu.Slice, error) {
-	if mapped && uintptr(unsafe.Pointer(&b[0]))%8 == 0 {
-		s, whole, failed := ld.mem.wrap(b)
-		if whole != nil || failed == nil {
-			return s, whole
+// place puts bytes on the device, without a copy where they are mapped at a multiple of align.
+func (ld *loader) place(b []byte, mapped bool, align int) (gpu.Slice, error) {
+	if !mapped {
+		return ld.mem.copied(b)
+	}
+	if uintptr(unsafe.Pointer(&b[0]))%uintptr(align) == 0 {
+		buf, offset, err := ld.mem.dev.Wrap(b)
+		if err == nil {
+			return gpu.Slice{Buffer: buf, Offset: offset}, nil
 		}
 		ld.counts[copiedDevice]++
-	} else if mapped {
+	} else {
 		ld.counts[copiedWeights]++
 	}
+	ld.counts[copiedBytes] += int64(len(b))
 	return ld.mem.copied(b)
 }
 
@@ -238,6 +278,13 @@ func (ld *loader) experts(layer, which int) *ops.Experts {
 			return nil
 		}
 	}
+	for e, p := range parts {
+		if p.format != parts[0].format {
+			ld.err = &inputerr.Error{File: fmt.Sprintf("layer %d", layer), Field: fmt.Sprintf("expert %d", e), Found: p.format.String(),
+				Want: fmt.Sprintf("%s, as expert 0 has: one kernel reads all experts of a layer", parts[0].format), Do: "use engine cpu"}
+			return nil
+		}
+	}
 	h, stride := ld.joined(parts)
 	w, err := ld.upload(h)
 	if err != nil {
@@ -266,6 +313,11 @@ func (ld *loader) joined(parts []*host) (*host, int) {
 		// One mapping holds them all: the pieces were found at equal distances in it, in order.
 		all.q = unsafe.Slice(&parts[0].q[0], all.rows*rowBytes)
 		return &all, stride
+	}
+	for _, p := range parts {
+		if p.mapped {
+			ld.counts[copiedBytes] += int64(len(p.q) + len(p.scale) + len(p.min))
+		}
 	}
 	if parts[0].mapped {
 		ld.counts[copiedExperts]++

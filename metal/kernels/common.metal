@@ -42,20 +42,21 @@ struct Weight {
     device const ushort * least;
     uint grid;
 };
-// Eight neighbours of a row, the first of which has an index that is a multiple of 8.
+// Eight neighbours of a row, the first of which has an index that is a multiple of 8. q lies wherever a file has it, at a multiple of an
+// element's size: so vectors are read packed.
 struct Eight { float4 a, b; };
 
 struct FormatF32 {
     static inline Eight eight(Weight w, ulong i) {
-        device const float2 * p = (device const float2 *)(w.q + i * 4);
-        return {round4(float4(p[0], p[1]), w.grid), round4(float4(p[2], p[3]), w.grid)};
+        device const packed_float4 * p = (device const packed_float4 *)(w.q + i * 4);
+        return {round4(float4(p[0]), w.grid), round4(float4(p[1]), w.grid)};
     }
     static inline float one(Weight w, ulong i) { return round_to(((device const float *)w.q)[i], w.grid); }
 };
 struct FormatF16 {
     static inline Eight eight(Weight w, ulong i) {
-        device const half4 * p = (device const half4 *)(w.q + i * 2);
-        return {round4(float4(p[0]), w.grid), round4(float4(p[1]), w.grid)};
+        device const packed_half4 * p = (device const packed_half4 *)(w.q + i * 2);
+        return {round4(float4(half4(p[0])), w.grid), round4(float4(half4(p[1])), w.grid)};
     }
     static inline float one(Weight w, ulong i) { return round_to(float(((device const half *)w.q)[i]), w.grid); }
 };
@@ -65,18 +66,18 @@ inline float4 from_bf16(ushort4 u) {
 }
 struct FormatBF16 {
     static inline Eight eight(Weight w, ulong i) {
-        device const ushort4 * p = (device const ushort4 *)(w.q + i * 2);
-        return {round4(from_bf16(p[0]), w.grid), round4(from_bf16(p[1]), w.grid)};
+        device const packed_ushort4 * p = (device const packed_ushort4 *)(w.q + i * 2);
+        return {round4(from_bf16(ushort4(p[0])), w.grid), round4(from_bf16(ushort4(p[1])), w.grid)};
     }
     static inline float one(Weight w, ulong i) { return round_to(as_type<float>(uint(((device const ushort *)w.q)[i]) << 16), w.grid); }
 };
 // int8, int4: R16(q * scale), scale fp16: the value that the published graphs compute, not the product.
 struct FormatI8 {
     static inline Eight eight(Weight w, ulong i) {
-        device const char4 * p = (device const char4 *)(w.q + i);
+        device const packed_char4 * p = (device const packed_char4 *)(w.q + i);
         const half s = as_type<half>(w.scale[i / 32]);
         const half4 s4 = half4(s, s, s, s);
-        return {round4(float4(half4(p[0]) * s4), w.grid), round4(float4(half4(p[1]) * s4), w.grid)};
+        return {round4(float4(half4(char4(p[0])) * s4), w.grid), round4(float4(half4(char4(p[1])) * s4), w.grid)};
     }
     static inline float one(Weight w, ulong i) {
         return round_to(float(half(((device const char *)w.q)[i]) * as_type<half>(w.scale[i / 32])), w.grid);

@@ -125,6 +125,9 @@ func (f Format) Quantized() bool { return f >= I8 }
 // Bits of an element, without scales.
 func (f Format) Bits() int { return [...]int{32, 16, 16, 8, 4, 4}[f] }
 
+// Align is what the place of a matrix must be a multiple of, in bytes; of scales and minima it is 2.
+func (f Format) Align() int { return max(1, f.Bits()/8) }
+
 // Weight is a matrix [Rows, Cols] on the device, as it is stored. Round is applied to every element when it is read.
 type Weight struct {
 	Format        Format
@@ -164,8 +167,8 @@ func (l *List) checkWeight(kernel string, w *Weight) bool {
 		l.fail(kernel, "a weight [%d, %d]", w.Rows, w.Cols)
 	case w.Format.Quantized() && w.Cols%Block != 0:
 		l.fail(kernel, "%d columns do not make blocks of %d", w.Cols, Block)
-	case w.Cols%8 == 0 && w.Q.Offset%8 != 0:
-		l.fail(kernel, "a weight at offset %d, which is no multiple of 8", w.Q.Offset)
+	case w.Q.Offset%w.Format.Align() != 0:
+		l.fail(kernel, "a weight at offset %d, which is no multiple of %d", w.Q.Offset, w.Format.Align())
 	default:
 		return l.err == nil
 	}
