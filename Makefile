@@ -30,7 +30,7 @@ lint: vet ## vet and staticcheck (fetched by go run, pinned)
 accuracy: ## measure docs/accuracy.md again
 	$(GO) run ./internal/accuracy -o docs/accuracy.md
 
-bench: ## decode speed as a share of this machine's read bandwidth (docs/benchmarks.md)
+bench: ## speed as shares of what this machine reads and multiplies (docs/benchmarks.md)
 	bash .ci/bench $(BENCHDIR) $(BENCHCOUNT)
 
 build: ## bin/sibyl
