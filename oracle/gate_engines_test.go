@@ -1,12 +1,15 @@
 package oracle_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sibyl/engine"
 	_ "sibyl/model"
@@ -112,5 +115,54 @@ func TestGateCatchesAnotherModel(t *testing.T) {
 	}
 	if r.ExitCode() != 1 || !strings.HasPrefix(r.Headline, "DO NOT SHIP: ") || r.Verdicts[oracle.Defect] == 0 {
 		t.Errorf("%s, exit %d, %v; want a refusal with defects", r.Headline, r.ExitCode(), r.Verdicts)
+	}
+}
+
+// TestGateStreamedSubjects: REF, TEST and all controls that go through the layers together give, position by position, the
+// evidence that each gives alone in memory.
+func TestGateStreamedSubjects(t *testing.T) {
+	t.Parallel()
+	prompts, _, _ := opticksPrompts(t)
+	side := oracle.Side{Engine: "cpu", Contract: "hf-bf16", Scheme: "int4lin", Mode: "exact"}
+	run := func(stream bool) (*oracle.GateResult, string) {
+		specs, err := oracle.Controls(oracle.Side{Engine: "cpu"}, side)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := oracle.Setup{Prompts: prompts[:4], Ref: openEngine(t, "cpu", engine.Spec{Mode: "exact", Threads: 2, Stream: stream}),
+			Test: openEngine(t, "cpu", engine.Spec{Mode: "exact", Contract: side.Contract, Scheme: side.Scheme, Threads: 2, Stream: stream})}
+		for _, c := range specs {
+			if c.Same == "" {
+				spec := c.Spec
+				spec.Threads, spec.Stream = 2, stream
+				c.Open = func(ctx context.Context) (engine.Engine, error) { return engine.Open(ctx, "cpu", spec) }
+			}
+			s.Controls = append(s.Controls, c.Control)
+		}
+		p := oracle.DefaultProtocol()
+		p.MaxTokens = 3
+		r, err := oracle.Gate(t.Context(), s, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var of []oracle.Evidence
+		for _, e := range r.Positions {
+			if e.Part == oracle.TeacherForced {
+				of = append(of, e)
+			}
+		}
+		text, err := json.MarshalIndent(map[string]any{"positions": of, "metrics": r.Metrics, "prompts": r.Prompts[0].RefIDs}, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, string(text)
+	}
+	plain, want := run(false)
+	if flips := len(plain.ConfidentFlips()); flips == 0 {
+		t.Error("no flip: the controls have nothing to explain")
+	}
+	_, got := run(true)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-plain +streamed):\n%s", d)
 	}
 }
