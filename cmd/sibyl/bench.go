@@ -89,6 +89,11 @@ func (v *Bench) Run(ctx context.Context, a *App) (err error) {
 	if err := a.checkJob(ckpt, s, bench.IDs(longest, plan.Vocab), job{tokens: longest}); err != nil {
 		return err
 	}
+	if before != nil {
+		if err := comparable(v.Compare, before, plan); err != nil {
+			return err
+		}
+	}
 	r, err := v.measure(ctx, a, s, plan)
 	if err != nil {
 		return err
@@ -139,6 +144,27 @@ func readBench(file string) (*bench.Result, error) {
 		return nil, &inputerr.Error{File: file, Field: "format", Found: inputerr.Clip(r.Format, 40), Want: bench.Format, Do: do}
 	}
 	return &r, nil
+}
+
+// comparable refuses, before minutes are spent, a run that has nothing in common with the one to be measured.
+func comparable(file string, before *bench.Result, p bench.Plan) error {
+	name := func(op bench.Op, threads int) string {
+		return fmt.Sprintf("%s %d on %s", op.Kind, op.N, plural(threads, "thread", "threads"))
+	}
+	var has, want []string
+	for _, op := range p.Ops {
+		want = append(want, name(op, p.Threads))
+	}
+	for _, r := range before.Rows {
+		if has = append(has, name(r.Op, r.Threads)); slices.Contains(p.Ops, r.Op) && r.Threads == p.Threads && r.TokensPerSecond > 0 {
+			return nil
+		}
+	}
+	found := "no rows"
+	if len(has) > 0 {
+		found = inputerr.Clip(strings.Join(has, ", "), 200)
+	}
+	return &inputerr.Error{File: file, Field: "rows", Found: found, Want: "one with a speed of " + strings.Join(want, ", "), Do: "give the -p, -f, -g and -t of that run"}
 }
 
 // plan lists the ops in the order prefill, teacher forcing, decode; longest is the most tokens of one.
