@@ -148,6 +148,8 @@ type token struct {
 	back float64 // what the sums are to be multiplied with: a power of two
 	one  float64 // at least sum|x|
 	two  float64 // at least the root of sum x*x
+	// exact is what sum |w||x| must stay below for the sum to be exact (exactBelow).
+	exact float64
 }
 
 // prepare fills t from t.x for kernel k; t.wide [n].
@@ -184,7 +186,6 @@ func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
 	g := newGEMV(w, len(tokens))
 	g.sums, g.sqs = make([]float64, g.most), make([]float32, g.most)
-	var wide []float32 // a decoded row, for what is decided term by term
 	u := rowsBound(n)
 	g.groups(lo, hi, func(o, group int) {
 		for t := range tokens {
@@ -199,26 +200,32 @@ func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 				if rest := g.tail(o + r); rest != nil {
 					s, q, m = addTail(s, q, m, rest, tok.x[g.whole:])
 				}
-				bound := m * tok.one * u
+				most := m * tok.one // at least sum |w||x|
 				if g.k.most == nil {
-					bound = rowNorm(q, n) * tok.two * u
+					most = rowNorm(q, n) * tok.two
 				}
-				v, ok := precision.Near(s, bound)
-				// A bound that is no number is of a NaN or an infinity, which the sum need not show.
-				if !ok || bound-bound != 0 {
-					if wide == nil {
-						wide = make([]float32, n)
-					}
-					w.Row(wide, o+r)
-					v = dotExactGo(wide, tok.x)
-				}
-				out[t*N+o+r] = v
+				out[t*N+o+r] = tok.round(s, most, u, w, o+r)
 			}
 			if g.buf != nil && len(g.rest) > 0 && t+1 < len(tokens) { // tail used it
 				w.decode(g.buf, o, group)
 			}
 		}
 	})
+}
+
+// round is sum s over row o of w, rounded once; most is at least sum |w||x|, u the error of s over it.
+func (t *token) round(s, most, u float64, w *Matrix, o int) float32 {
+	v, ok := precision.Near(s, most*u)
+	// A bound that is no number is of a NaN or an infinity, which the sum need not show.
+	if ok && most-most == 0 {
+		return v
+	}
+	if most < t.exact {
+		return float32(s)
+	}
+	row := make([]float32, w.Cols) // decided term by term
+	w.Row(row, o)
+	return dotExactGo(row, t.x)
 }
 
 // addTail adds the last products, squares and magnitudes of a row.

@@ -35,7 +35,8 @@ type tiling[T float32 | float64] struct {
 	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int)
 	half   func(y *T, ldy int, w *T, ldw int, x *T, k int) // of lanes/2 tokens; nil if there is none
 	// quick is the fast product of a few tokens where the stored form has a way of its own; nil if none has.
-	quick func(p *Pool, out, x []float32, rows int, w *Matrix) bool
+	quick      func(p *Pool, out, x []float32, rows int, w *Matrix) bool
+	quickExact func(p *Pool, out []float32, tokens []token, w *Matrix) bool // of exact products
 }
 
 // padded is how many places T tokens take in packed activations.
@@ -109,18 +110,27 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 	n := w.Cols
 	if rows <= gemvTokensExact {
 		wide, tokens, k := scratch64.get(rows*n), make([]token, rows), w.rowsKernel()
+		defer scratch64.put(wide)
 		if k == nil {
 			k = rowsF32
 		}
+		halves := w.onF16Grid()
 		for t := range tokens {
 			tokens[t] = token{x: x[t*n:][:n], wide: wide.x[t*n:][:n]}
+			if halves {
+				tokens[t].exact = exactBelow(tokens[t].x)
+			}
+		}
+		if g.quickExact != nil && g.quickExact(p, out, tokens, w) {
+			return
+		}
+		for t := range tokens {
 			tokens[t].prepare(k)
 		}
 		const group = 4
 		p.For((w.Rows+group-1)/group, 2*group*n*rows/simdSpeed, func(lo, hi int) {
 			gemvExactSIMD(out, tokens, w, group*lo, min(group*hi, w.Rows))
 		})
-		scratch64.put(wide)
 		return
 	}
 	halves := w.onF16Grid()

@@ -38,18 +38,32 @@ samePage:
 	ADDQ             $0x20, CX
 	ADDQ             $0x04, BX
 	SUBQ             $0x20, DX
-	JG               loop
-	VADDPS           Z1, Z0, Z0
-	VEXTRACTF64X4    $0x01, Z0, Y3
-	VADDPS           Y3, Y0, Y3
-	VEXTRACTF128     $0x01, Y3, X2
-	VADDPS           X2, X3, X2
-	VHADDPS          X2, X2, X2
-	VHADDPS          X2, X2, X2
-	VMOVSS           X2, (R8)
-	ADDQ             $0x04, R8
-	DECQ             DI
-	JNE              row
+	JE               done
+	VPMOVSXBD        (CX), Z2
+	VCVTDQ2PS        Z2, Z2
+	VMULPS           (SI), Z2, Z2
+	VPMOVSXBD        16(CX), Z3
+	VCVTDQ2PS        Z3, Z3
+	VFMADD231PS      64(SI), Z3, Z2
+	VFMADD231PS.BCST (BX), Z2, Z1
+	ADDQ             $0x00000080, SI
+	ADDQ             $0x20, CX
+	ADDQ             $0x04, BX
+	SUBQ             $0x20, DX
+	JNE              loop
+
+done:
+	VADDPS        Z0, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VADDPS        X2, X3, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	VMOVSS        X2, (R8)
+	ADDQ          $0x04, R8
+	DECQ          DI
+	JNE           row
 	VZEROUPPER
 	RET
 
@@ -77,29 +91,51 @@ loop:
 	PREFETCHT1 4096(CX)
 
 samePage:
-	VBROADCASTSS  (BX), Z3
-	VPMOVSXBD     (CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z5
-	VFMADD213PS   Z4, Z2, Z5
-	VSUBPS        Z4, Z5, Z5
-	VFMADD231PS   (SI), Z5, Z0
-	VPMOVSXBD     16(CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z3
-	VFMADD213PS   Z4, Z2, Z3
-	VSUBPS        Z4, Z3, Z3
-	VFMADD231PS   64(SI), Z3, Z1
-	ADDQ          $0x00000080, SI
-	ADDQ          $0x20, CX
-	ADDQ          $0x04, BX
-	SUBQ          $0x20, DX
-	JG            loop
-	VADDPS        Z1, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y4
+	VBROADCASTSS (BX), Z3
+	VPMOVSXBD    (CX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMOVAPS      Z4, Z5
+	VFMADD213PS  Z4, Z2, Z5
+	VSUBPS       Z4, Z5, Z5
+	VFMADD231PS  (SI), Z5, Z0
+	VPMOVSXBD    16(CX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMOVAPS      Z4, Z3
+	VFMADD213PS  Z4, Z2, Z3
+	VSUBPS       Z4, Z3, Z3
+	VFMADD231PS  64(SI), Z3, Z1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JE           done
+	VBROADCASTSS (BX), Z3
+	VPMOVSXBD    (CX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMOVAPS      Z4, Z5
+	VFMADD213PS  Z4, Z2, Z5
+	VSUBPS       Z4, Z5, Z5
+	VFMADD231PS  (SI), Z5, Z1
+	VPMOVSXBD    16(CX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMOVAPS      Z4, Z3
+	VFMADD213PS  Z4, Z2, Z3
+	VSUBPS       Z4, Z3, Z3
+	VFMADD231PS  64(SI), Z3, Z0
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS        Z0, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPS        Y4, Y1, Y4
 	VEXTRACTF128  $0x01, Y4, X3
 	VADDPS        X3, X4, X3
 	VHADDPS       X3, X3, X3
@@ -128,6 +164,101 @@ DATA two13<>+52(SB)/4, $0x39000000
 DATA two13<>+56(SB)/4, $0x39000000
 DATA two13<>+60(SB)/4, $0x39000000
 GLOBL two13<>(SB), RODATA|NOPTR, $64
+
+// func quickExactI8x16(a *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·quickExactI8x16(SB), NOSPLIT, $0-8
+	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    8(AX), BX
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two13<>+0(SB), Z2
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+loop:
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VBROADCASTSS  (BX), Z3
+	VPMOVSXBD     (CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z5
+	VFMADD213PS   Z4, Z2, Z5
+	VSUBPS        Z4, Z5, Z5
+	VEXTRACTF64X4 $0x01, Z5, Y4
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   (SI), Z5, Z0
+	VCVTPS2PD     Y4, Z4
+	VFMADD231PD   64(SI), Z4, Z1
+	VPMOVSXBD     16(CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z3
+	VFMADD213PS   Z4, Z2, Z3
+	VSUBPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VCVTPS2PD     Y3, Z3
+	VFMADD231PD   128(SI), Z3, Z0
+	VCVTPS2PD     Y4, Z3
+	VFMADD231PD   192(SI), Z3, Z1
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x20, CX
+	ADDQ          $0x04, BX
+	SUBQ          $0x20, DX
+	JE            done
+	VBROADCASTSS  (BX), Z3
+	VPMOVSXBD     (CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z5
+	VFMADD213PS   Z4, Z2, Z5
+	VSUBPS        Z4, Z5, Z5
+	VEXTRACTF64X4 $0x01, Z5, Y4
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   (SI), Z5, Z1
+	VCVTPS2PD     Y4, Z4
+	VFMADD231PD   64(SI), Z4, Z0
+	VPMOVSXBD     16(CX), Z4
+	VCVTDQ2PS     Z4, Z4
+	VMULPS        Z3, Z4, Z4
+	VMOVAPS       Z4, Z3
+	VFMADD213PS   Z4, Z2, Z3
+	VSUBPS        Z4, Z3, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VCVTPS2PD     Y3, Z3
+	VFMADD231PD   128(SI), Z3, Z1
+	VCVTPS2PD     Y4, Z3
+	VFMADD231PD   192(SI), Z3, Z0
+	ADDQ          $0x00000100, SI
+	ADDQ          $0x20, CX
+	ADDQ          $0x04, BX
+	SUBQ          $0x20, DX
+	JNE           loop
+
+done:
+	VADDPD        Z0, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y4
+	VADDPD        Y4, Y1, Y4
+	VEXTRACTF128  $0x01, Y4, X3
+	VADDPD        X3, X4, X3
+	VHADDPD       X3, X3, X3
+	VMOVSD        X3, (R8)
+	ADDQ          $0x08, R8
+	DECQ          DI
+	JNE           row
+	VZEROUPPER
+	RET
 
 // func quickRoundI4x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
@@ -168,18 +299,35 @@ samePage:
 	ADDQ             $0x04, BX
 	ADDQ             $0x04, R9
 	SUBQ             $0x20, DX
-	JG               loop
-	VADDPS           Z1, Z0, Z0
-	VEXTRACTF64X4    $0x01, Z0, Y3
-	VADDPS           Y3, Y0, Y3
-	VEXTRACTF128     $0x01, Y3, X2
-	VADDPS           X2, X3, X2
-	VHADDPS          X2, X2, X2
-	VHADDPS          X2, X2, X2
-	VMOVSS           X2, (R8)
-	ADDQ             $0x04, R8
-	DECQ             DI
-	JNE              row
+	JE               done
+	MOVL             (R9), R11
+	VMOVUPS          (R10)(R11*1), Z2
+	VPMOVZXBD        (CX), Z3
+	VPERMPS          Z2, Z3, Z4
+	VPSRLD           $0x04, Z3, Z3
+	VPERMPS          Z2, Z3, Z2
+	VMULPS           (SI), Z4, Z4
+	VFMADD231PS      64(SI), Z2, Z4
+	VFMADD231PS.BCST (BX), Z4, Z1
+	ADDQ             $0x00000080, SI
+	ADDQ             $0x10, CX
+	ADDQ             $0x04, BX
+	ADDQ             $0x04, R9
+	SUBQ             $0x20, DX
+	JNE              loop
+
+done:
+	VADDPS        Z0, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VADDPS        Y3, Y1, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VADDPS        X2, X3, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	VMOVSS        X2, (R8)
+	ADDQ          $0x04, R8
+	DECQ          DI
+	JNE           row
 	VZEROUPPER
 	RET
 
@@ -211,31 +359,55 @@ loop:
 	PREFETCHT1 4096(CX)
 
 samePage:
-	MOVL          (R10), R12
-	VMOVUPS       (R11)(R12*1), Z4
-	VBROADCASTSS  (BX), Z5
-	VBROADCASTSS  (R9), Z6
-	VFMADD213PS   Z6, Z5, Z4
-	VPANDD        Z3, Z4, Z5
-	VFMADD231PS   Z2, Z5, Z4
-	VFNMADD231PS  Z2, Z5, Z4
-	VPMOVZXBD     (CX), Z5
-	VPERMPS       Z4, Z5, Z6
-	VPSRLD        $0x04, Z5, Z5
-	VPERMPS       Z4, Z5, Z4
-	VMULPS        (SI), Z6, Z6
-	VFMADD231PS   64(SI), Z4, Z6
-	VADDPS        Z6, Z0, Z0
-	ADDQ          $0x00000080, SI
-	ADDQ          $0x10, CX
-	ADDQ          $0x04, BX
-	ADDQ          $0x04, R9
-	ADDQ          $0x04, R10
-	SUBQ          $0x20, DX
-	JG            loop
-	VADDPS        Z1, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y5
-	VADDPS        Y5, Y0, Y5
+	MOVL         (R10), R12
+	VMOVUPS      (R11)(R12*1), Z4
+	VBROADCASTSS (BX), Z5
+	VBROADCASTSS (R9), Z6
+	VFMADD213PS  Z6, Z5, Z4
+	VPANDD       Z3, Z4, Z5
+	VFMADD231PS  Z2, Z5, Z4
+	VFNMADD231PS Z2, Z5, Z4
+	VPMOVZXBD    (CX), Z5
+	VPERMPS      Z4, Z5, Z6
+	VPSRLD       $0x04, Z5, Z5
+	VPERMPS      Z4, Z5, Z4
+	VMULPS       (SI), Z6, Z6
+	VFMADD231PS  64(SI), Z4, Z6
+	VADDPS       Z6, Z0, Z0
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x10, CX
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R10
+	SUBQ         $0x20, DX
+	JE           done
+	MOVL         (R10), R12
+	VMOVUPS      (R11)(R12*1), Z4
+	VBROADCASTSS (BX), Z5
+	VBROADCASTSS (R9), Z6
+	VFMADD213PS  Z6, Z5, Z4
+	VPANDD       Z3, Z4, Z5
+	VFMADD231PS  Z2, Z5, Z4
+	VFNMADD231PS Z2, Z5, Z4
+	VPMOVZXBD    (CX), Z5
+	VPERMPS      Z4, Z5, Z6
+	VPSRLD       $0x04, Z5, Z5
+	VPERMPS      Z4, Z5, Z4
+	VMULPS       (SI), Z6, Z6
+	VFMADD231PS  64(SI), Z4, Z6
+	VADDPS       Z6, Z1, Z1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x10, CX
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R10
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS        Z0, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y5
+	VADDPS        Y5, Y1, Y5
 	VEXTRACTF128  $0x01, Y5, X4
 	VADDPS        X4, X5, X4
 	VHADDPS       X4, X4, X4

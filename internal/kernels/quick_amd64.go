@@ -184,6 +184,62 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 	}
 }
 
+// exactScales are those of exact products with bytes.
+var exactScales = scales(0x1p13)
+
+// gemvExactQuick is out[t, o] for rows lo..hi of w, bytes in blocks of 32, exact. Rows with scales that are not quick take
+// rowsKernel; no weight of the others is larger than 128 times their largest scale.
+func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix, lo, hi int) {
+	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
+	batch := max(1, scalesAtOnce/per)
+	mem, sums := scratch32.get(batch*per+8), scratch64.get(batch)
+	defer scratch32.put(mem)
+	defer scratch64.put(sums)
+	var a rowsArgs
+	for first := lo; first < hi; first += batch {
+		last := min(first+batch, hi)
+		least, most := exactScales(&quickRows{scale: mem.x}, w.Blocks.Scale[2*first*per:2*last*per], nil)
+		if least < leastF16Scale || most > mostF16Scale {
+			gemvExactSIMD(out, tokens, w, first, last)
+			continue
+		}
+		largest := 128 * float64(precision.F16ToF32(uint16(most)))
+		a.point(w, first, 0, n)
+		a.scale, a.rows, a.dst = unsafe.Pointer(&mem.x[0]), last-first, unsafe.Pointer(&sums.x[0])
+		for t := range tokens {
+			tok := &tokens[t]
+			a.x = unsafe.Pointer(&tok.wide[0])
+			a.call(run)
+			for r, s := range sums.x[:last-first] {
+				out[t*N+first+r] = tok.round(s, largest*tok.one, rowsBound(n), w, first+r)
+			}
+		}
+	}
+}
+
+func exactQuickAVX2(p *Pool, out []float32, tokens []token, w *Matrix) bool {
+	return linearExactQuick(quickExactI8, p, out, tokens, w)
+}
+
+func exactQuickAVX512(p *Pool, out []float32, tokens []token, w *Matrix) bool {
+	return linearExactQuick(quickExactI8x16, p, out, tokens, w)
+}
+
+// linearExactQuick is the exact product of a few tokens with bytes in blocks of 32, by run.
+func linearExactQuick(run func(a *byte), p *Pool, out []float32, tokens []token, w *Matrix) bool {
+	if w.Format != I8Block || w.Round != precision.F32 || w.Blocks.Axis != 1 || w.Blocks.Size != blockSize {
+		return false
+	}
+	for t := range tokens {
+		tokens[t].prepare(rowsF32) // the order and the norms that are wanted here
+	}
+	const group = 4
+	p.For((w.Rows+group-1)/group, 2*group*w.Cols*len(tokens)/simdSpeed, func(lo, hi int) {
+		gemvExactQuick(run, out, tokens, w, group*lo, min(group*hi, w.Rows))
+	})
+	return true
+}
+
 func quickAVX2(p *Pool, out, x []float32, rows int, w *Matrix) bool {
 	return linearQuick(w.quick(false), p, out, x, rows, w)
 }

@@ -45,13 +45,34 @@ samePage:
 	ADDQ         $0x20, CX
 	ADDQ         $0x04, BX
 	SUBQ         $0x20, DX
-	JG           loop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, (R8)
+	JE           done
+	VPMOVSXBD    (CX), Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       (SI), Y2, Y2
+	VPMOVSXBD    8(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  32(SI), Y3, Y2
+	VPMOVSXBD    16(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  64(SI), Y3, Y2
+	VPMOVSXBD    24(CX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  96(SI), Y3, Y2
+	VBROADCASTSS (BX), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)
 	ADDQ         $0x04, R8
 	DECQ         DI
 	JNE          row
@@ -115,13 +136,49 @@ samePage:
 	ADDQ         $0x20, CX
 	ADDQ         $0x04, BX
 	SUBQ         $0x20, DX
-	JG           loop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, (R8)
+	JE           done
+	VBROADCASTSS (BX), Y3
+	VPMOVSXBD    (CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  (SI), Y5, Y1
+	VPMOVSXBD    8(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  32(SI), Y5, Y0
+	VPMOVSXBD    16(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VFMADD231PS  64(SI), Y5, Y1
+	VPMOVSXBD    24(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y3
+	VFMADD213PS  Y4, Y2, Y3
+	VSUBPS       Y4, Y3, Y3
+	VFMADD231PS  96(SI), Y3, Y0
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)
 	ADDQ         $0x04, R8
 	DECQ         DI
 	JNE          row
@@ -145,6 +202,143 @@ DATA two13<>+52(SB)/4, $0x39000000
 DATA two13<>+56(SB)/4, $0x39000000
 DATA two13<>+60(SB)/4, $0x39000000
 GLOBL two13<>(SB), RODATA|NOPTR, $64
+
+// func quickExactI8(a *byte)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·quickExactI8(SB), NOSPLIT, $0-8
+	// quickExactI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    8(AX), BX
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS two13<>+0(SB), Y2
+
+row:
+	MOVQ   24(AX), SI
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+loop:
+	TESTL      $0x00000fe0, CX
+	JNE        samePage
+	PREFETCHT1 4096(CX)
+
+samePage:
+	VBROADCASTSS (BX), Y3
+	VPMOVSXBD    (CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  (SI), Y5, Y0
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  32(SI), Y4, Y1
+	VPMOVSXBD    8(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  64(SI), Y5, Y0
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  96(SI), Y4, Y1
+	VPMOVSXBD    16(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  128(SI), Y5, Y0
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  160(SI), Y4, Y1
+	VPMOVSXBD    24(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y3
+	VFMADD213PS  Y4, Y2, Y3
+	VSUBPS       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VCVTPS2PD    X3, Y3
+	VFMADD231PD  192(SI), Y3, Y0
+	VCVTPS2PD    X4, Y3
+	VFMADD231PD  224(SI), Y3, Y1
+	ADDQ         $0x00000100, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JE           done
+	VBROADCASTSS (BX), Y3
+	VPMOVSXBD    (CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  (SI), Y5, Y1
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  32(SI), Y4, Y0
+	VPMOVSXBD    8(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  64(SI), Y5, Y1
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  96(SI), Y4, Y0
+	VPMOVSXBD    16(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y5
+	VFMADD213PS  Y4, Y2, Y5
+	VSUBPS       Y4, Y5, Y5
+	VEXTRACTF128 $0x01, Y5, X4
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  128(SI), Y5, Y1
+	VCVTPS2PD    X4, Y4
+	VFMADD231PD  160(SI), Y4, Y0
+	VPMOVSXBD    24(CX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y3
+	VFMADD213PS  Y4, Y2, Y3
+	VSUBPS       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VCVTPS2PD    X3, Y3
+	VFMADD231PD  192(SI), Y3, Y1
+	VCVTPS2PD    X4, Y3
+	VFMADD231PD  224(SI), Y3, Y0
+	ADDQ         $0x00000100, SI
+	ADDQ         $0x20, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPD       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPD       X0, X1, X0
+	VHADDPD      X0, X0, X0
+	VMOVSD       X0, (R8)
+	ADDQ         $0x08, R8
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET
 
 // func quickScaleI4(a *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
@@ -196,13 +390,42 @@ samePage:
 	ADDQ         $0x10, CX
 	ADDQ         $0x04, BX
 	SUBQ         $0x20, DX
-	JG           loop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, (R8)
+	JE           done
+	VPBROADCASTD (CX), Y3
+	VPSLLVD      Y2, Y3, Y3
+	VPSRAD       $0x1c, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       (SI), Y3, Y3
+	VPBROADCASTD 4(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  32(SI), Y4, Y3
+	VPBROADCASTD 8(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  64(SI), Y4, Y3
+	VPBROADCASTD 12(CX), Y4
+	VPSLLVD      Y2, Y4, Y4
+	VPSRAD       $0x1c, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  96(SI), Y4, Y3
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  Y4, Y3, Y1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x10, CX
+	ADDQ         $0x04, BX
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)
 	ADDQ         $0x04, R8
 	DECQ         DI
 	JNE          row
@@ -282,13 +505,54 @@ samePage:
 	ADDQ         $0x04, BX
 	ADDQ         $0x04, R9
 	SUBQ         $0x20, DX
-	JG           loop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, (R8)
+	JE           done
+	MOVL         (R9), R11
+	VMOVUPS      (R10)(R11*1), Y2
+	VMOVUPS      32(R10)(R11*1), Y3
+	VPBROADCASTD (CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y2, Y5, Y4
+	VPERMPS      Y3, Y5, Y6
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y6, Y4, Y4
+	VMULPS       (SI), Y4, Y4
+	VPBROADCASTD 4(CX), Y6
+	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
+	VPERMPS      Y2, Y6, Y5
+	VPERMPS      Y3, Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VFMADD231PS  32(SI), Y5, Y4
+	VPBROADCASTD 8(CX), Y6
+	VPSRLVD      nibbleAt<>+0(SB), Y6, Y6
+	VPERMPS      Y2, Y6, Y5
+	VPERMPS      Y3, Y6, Y7
+	VPSLLD       $0x1c, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y5, Y5
+	VFMADD231PS  64(SI), Y5, Y4
+	VPBROADCASTD 12(CX), Y5
+	VPSRLVD      nibbleAt<>+0(SB), Y5, Y5
+	VPERMPS      Y2, Y5, Y2
+	VPERMPS      Y3, Y5, Y3
+	VPSLLD       $0x1c, Y5, Y5
+	VBLENDVPS    Y5, Y3, Y2, Y2
+	VFMADD231PS  96(SI), Y2, Y4
+	VBROADCASTSS (BX), Y2
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x10, CX
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, R9
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)
 	ADDQ         $0x04, R8
 	DECQ         DI
 	JNE          row
@@ -381,13 +645,64 @@ samePage:
 	ADDQ         $0x04, R9
 	ADDQ         $0x04, R10
 	SUBQ         $0x20, DX
-	JG           loop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	VMOVSS       X1, (R8)
+	JE           done
+	MOVL         (R10), R12
+	VMOVUPS      (R11)(R12*1), Y4
+	VMOVUPS      32(R11)(R12*1), Y5
+	VBROADCASTSS (BX), Y6
+	VBROADCASTSS (R9), Y7
+	VFMADD213PS  Y7, Y6, Y4
+	VANDPS       Y3, Y4, Y8
+	VFMADD231PS  Y2, Y8, Y4
+	VFNMADD231PS Y2, Y8, Y4
+	VFMADD213PS  Y7, Y6, Y5
+	VANDPS       Y3, Y5, Y6
+	VFMADD231PS  Y2, Y6, Y5
+	VFNMADD231PS Y2, Y6, Y5
+	VPBROADCASTD (CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y4, Y7, Y6
+	VPERMPS      Y5, Y7, Y8
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       (SI), Y6, Y6
+	VPBROADCASTD 4(CX), Y8
+	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
+	VPERMPS      Y4, Y8, Y7
+	VPERMPS      Y5, Y8, Y9
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VFMADD231PS  32(SI), Y7, Y6
+	VPBROADCASTD 8(CX), Y8
+	VPSRLVD      nibbleAt<>+0(SB), Y8, Y8
+	VPERMPS      Y4, Y8, Y7
+	VPERMPS      Y5, Y8, Y9
+	VPSLLD       $0x1c, Y8, Y8
+	VBLENDVPS    Y8, Y9, Y7, Y7
+	VFMADD231PS  64(SI), Y7, Y6
+	VPBROADCASTD 12(CX), Y7
+	VPSRLVD      nibbleAt<>+0(SB), Y7, Y7
+	VPERMPS      Y4, Y7, Y4
+	VPERMPS      Y5, Y7, Y5
+	VPSLLD       $0x1c, Y7, Y7
+	VBLENDVPS    Y7, Y5, Y4, Y4
+	VFMADD231PS  96(SI), Y4, Y6
+	VADDPS       Y6, Y1, Y1
+	ADDQ         $0x00000080, SI
+	ADDQ         $0x10, CX
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, R9
+	ADDQ         $0x04, R10
+	SUBQ         $0x20, DX
+	JNE          loop
+
+done:
+	VADDPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	VMOVSS       X0, (R8)
 	ADDQ         $0x04, R8
 	DECQ         DI
 	JNE          row

@@ -16,6 +16,12 @@ func quickScaleI8x16(a *byte)
 //go:noescape
 func quickRoundI8x16(a *byte)
 
+// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+//
+//go:noescape
+func quickExactI8x16(a *byte)
+
 // quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //

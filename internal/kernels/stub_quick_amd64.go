@@ -16,6 +16,12 @@ func quickScaleI8(a *byte)
 //go:noescape
 func quickRoundI8(a *byte)
 
+// quickExactI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+//
+//go:noescape
+func quickExactI8(a *byte)
+
 // quickScaleI4: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //

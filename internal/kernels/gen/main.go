@@ -30,13 +30,13 @@ var files = map[string]func(){
 	"round":          rounds,
 	"unpack":         func() { each(formats, unpack) },
 	"quick": func() {
-		for _, q := range []quick{scaleI8(false), roundI8(false), scaleI4(), roundI4(false), roundU4(false)} {
+		for _, q := range []quick{scaleI8(false), roundI8(false), exactI8(false), scaleI4(), roundI4(false), roundU4(false)} {
 			q.emit()
 		}
 		prepares()
 	},
 	"quick_512": func() {
-		for _, q := range []quick{scaleI8(true), roundI8(true), roundI4(true), roundU4(true)} {
+		for _, q := range []quick{scaleI8(true), roundI8(true), exactI8(true), roundI4(true), roundU4(true)} {
 			q.emit()
 		}
 	},

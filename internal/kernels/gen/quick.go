@@ -27,6 +27,8 @@ type quick struct {
 	bits int
 	zmm  bool
 	what string
+	// wide sums are of float64, as x is.
+	wide bool
 	regs func(k *quickWalk) // constants
 	row  func(k *quickWalk) // adds a block to acc
 }
@@ -36,7 +38,7 @@ type quickWalk struct {
 	*walk
 	zmm           bool
 	x, off, table reg.GPVirtual
-	acc           [2]reg.VecVirtual
+	acc           [2]reg.VecVirtual // of which row uses the first most
 	c             []reg.VecVirtual
 }
 
@@ -51,8 +53,12 @@ func (k *quickWalk) vec() reg.VecVirtual {
 // and so do rows.
 func (q quick) emit() {
 	TEXT(q.name, NOSPLIT, "func(a *byte)")
+	floats, xBytes := "", 128
+	if q.wide {
+		floats, xBytes = " x and dst are float64, a sum eight chains or more.", 256
+	}
 	describe(fmt.Sprintf("%s: for r < rows: dst[r] = sum over i < n of x[i] times %s, n a multiple of 32 and not 0;", q.name, q.what),
-		"rows without a gap; a.scale, a.min and a.off hold four bytes a block.")
+		"rows without a gap; a.scale, a.min and a.off hold four bytes a block."+floats)
 	a := Load(Param("a"), GP64())
 	k := &quickWalk{walk: newWalk(format{name: q.name, bits: q.bits, block: scaleF16}, a, 1), zmm: q.zmm, x: GP64()}
 	count, dst := load64(a, argRows), load64(a, argDst)
@@ -79,8 +85,42 @@ func (q quick) emit() {
 	}
 	Label("loop")
 	k.nextPage(4 * q.bits)
+	k.block(q, xBytes)
+	JE(LabelRef("done")) // two blocks a round: each adds to an accumulator of its own
+	k.acc[0], k.acc[1] = k.acc[1], k.acc[0]
+	k.block(q, xBytes)
+	JNE(LabelRef("loop"))
+	Label("done")
+	y, t, h := k.acc[0], k.acc[0], XMM()
+	add := func(a, b, to Op) { VADDPS(a, b, to) }
+	if q.wide {
+		add = func(a, b, to Op) { VADDPD(a, b, to) }
+	}
+	add(k.acc[1], y, y)
+	if q.zmm {
+		t = YMM()
+		VEXTRACTF64X4(U8(1), y, t)
+		add(t, y.AsY(), t)
+	}
+	if q.wide {
+		lanes64(t, h)
+		VMOVSD(h, Mem{Base: dst})
+		ADDQ(U8(8), dst)
+	} else {
+		lanes32(t, h)
+		VMOVSS(h, Mem{Base: dst})
+		ADDQ(U8(4), dst)
+	}
+	DECQ(count)
+	JNE(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+// block emits one block and the step to the next; the flags say whether there is one.
+func (k *quickWalk) block(q quick, xBytes int) {
 	q.row(k)
-	ADDQ(U32(128), k.x)
+	ADDQ(U32(xBytes), k.x)
 	ADDQ(U8(4*q.bits), k.w)
 	for _, p := range []reg.GPVirtual{k.s, k.m, k.off} {
 		if p != nil {
@@ -88,21 +128,6 @@ func (q quick) emit() {
 		}
 	}
 	SUBQ(U8(32), k.n)
-	JG(LabelRef("loop"))
-	y, t, h := k.acc[0], k.acc[0], XMM()
-	VADDPS(k.acc[1], y, y)
-	if q.zmm {
-		t = YMM()
-		VEXTRACTF64X4(U8(1), y, t)
-		VADDPS(t, y.AsY(), t)
-	}
-	lanes32(t, h)
-	VMOVSS(h, Mem{Base: dst})
-	ADDQ(U8(4), dst)
-	DECQ(count)
-	JNE(LabelRef("row"))
-	VZEROUPPER()
-	RET()
 }
 
 // parts are the registers that a block's weights fill: the place of each one's bytes and of its x.
@@ -184,17 +209,51 @@ func roundI8(zmm bool) quick {
 	q.row = func(k *quickWalk) {
 		s := k.all(k.s)
 		k.parts(8, func(i int, w, x Mem) {
-			y, r := k.vec(), k.vec()
-			VPMOVSXBD(w, y)
-			VCVTDQ2PS(y, y)
-			VMULPS(s, y, y) // 2^13 p
-			VMOVAPS(y, r)
-			VFMADD213PS(y, k.c[0], r) // 2^-13 r + y
-			VSUBPS(y, r, r)
-			VFMADD231PS(x, r, k.acc[i%2])
+			VFMADD231PS(x, k.roundedI8(s, w), k.acc[i%2])
 		})
 	}
 	return q
+}
+
+// exactI8 is R16(q*s), as roundI8 makes it, in products that float64 holds.
+func exactI8(zmm bool) quick {
+	q := roundI8(zmm)
+	q.name, q.wide = "quickExactI8", true
+	if zmm {
+		q.name = "quickExactI8x16"
+	}
+	q.row = func(k *quickWalk) {
+		s := k.all(k.s)
+		k.parts(8, func(i int, w, x Mem) {
+			r := k.roundedI8(s, w)
+			x.Disp *= 2
+			lo, hi, d := reg.Register(r.AsX()), reg.VecVirtual(XMM()), k.vec()
+			if k.zmm {
+				lo, hi = r.AsY(), YMM()
+				VEXTRACTF64X4(U8(1), r, hi)
+			} else {
+				VEXTRACTF128(U8(1), r, hi)
+			}
+			VCVTPS2PD(lo, d)
+			VFMADD231PD(x, d, k.acc[0])
+			e := k.vec()
+			VCVTPS2PD(hi, e)
+			VFMADD231PD(x.Offset(int(e.Size())), e, k.acc[1])
+		})
+	}
+	return q
+}
+
+// roundedI8 is R16(q*s) of the bytes at w.
+func (k *quickWalk) roundedI8(s reg.VecVirtual, w Mem) reg.VecVirtual {
+	y, r := k.vec(), k.vec()
+	VPMOVSXBD(w, y)
+	VCVTDQ2PS(y, y)
+	VMULPS(s, y, y) // 2^13 p
+	VMOVAPS(y, r)
+	VFMADD213PS(y, k.c[0], r) // 2^-13 r + y
+	VSUBPS(y, r, r)
+	return r
 }
 
 // scaleI4 is q*s by eight: a dword in every lane, each lane's nibble shifted to the top and back with its sign.
