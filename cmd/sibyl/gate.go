@@ -128,15 +128,15 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 	if text != nil {
 		p.Stop = text.stop
 	}
-	if setup.Warnings, err = a.weightWarnings(ctx, ref, test, ckpt, keep); err != nil {
-		return err
-	}
 	for _, s := range []Subject{ref, test} {
 		if err := a.checkGate(ckpt, s, &setup, p); err != nil {
 			return err
 		}
 	}
 	a.announce(ckpt, gatePasses(a, ref, test, &setup, p, v.Out != "")...)
+	if setup.Warnings, err = a.weightWarnings(ctx, ref, test, ckpt, keep); err != nil {
+		return err
+	}
 	engines, err := v.engines(ctx, a, ref, test, ckpt, &setup, keep)
 	for _, e := range engines {
 		defer closing(e, &err)

@@ -144,7 +144,8 @@ func need(c *config.Config, weights int64, engineName string, threads int, j job
 	perSeq := seqs * (kv + state)
 	if j.stream { // one layer's states, but every row's residual stream, which is put in order once
 		perSeq = max(perSeq/int64(len(c.Layers)), seqs*(kv/max(1, attention)+state/max(1, gdn))) + 2*seqs*total*int64(c.HiddenSize)*f32
-		logits = min(int64(j.tokens+j.generated)*seqs*int64(c.VocabSize)*f32, 256<<20) * 2
+		logits = min(int64(j.tokens+j.generated)*seqs*int64(c.VocabSize)*f32, 256<<20) // a block, which is lent
+		logits += logits / 8                                                           // and a stripe's part of it
 	}
 
 	n := perSeq + activations + scores + logits + j.extra + runtimeBytes(c)

@@ -47,7 +47,7 @@ func TestNeedByHand(t *testing.T) {
 	// 16 prompts of 128 tokens through one layer at a time: one layer's states and twice the residual stream of 2,048 rows, beside a
 	// block of logits, a pass's activations and the program.
 	streamed := need(qwen(), 54e9, "cpu", 2, job{tokens: 128, seqs: 16, stream: true})
-	if least := int64(16*48*128*128*4*2 + 2*2048*5120*4 + 2*(256<<20)); streamed < least || streamed > 2<<30 {
+	if least := int64(16*48*128*128*4*2 + 2*2048*5120*4 + 256<<20); streamed < least || streamed > 2<<30 {
 		t.Errorf("16 streamed prompts of 128 tokens: %d bytes, want at least %d and at most 2 GiB", streamed, least)
 	}
 	// States of 48 GDN layers, shown once: 48 heads of 128 x 128, and the conv's 10240 channels of 4.
