@@ -8,6 +8,7 @@ import (
 
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/internal/shown"
 )
 
 // Engine is a bundle open in a worker.
@@ -121,7 +122,7 @@ func (e *Engine) score(ctx context.Context, p engine.Prompt, want engine.Want, e
 		return err
 	}
 	err = s.feed(ctx, p.IDs, e.calls(len(p.IDs), want.Path), want.From, func(pos int, row []float32) error {
-		return each(shown(pos, row, want.TopK, want.Logits))
+		return each(shown.Position(0, pos, row, want.TopK, want.Logits))
 	})
 	if err == nil && want.FinalState != nil {
 		var st *engine.State
@@ -130,14 +131,6 @@ func (e *Engine) score(ctx context.Context, p engine.Prompt, want engine.Want, e
 		}
 	}
 	return err
-}
-
-func shown(pos int, row []float32, topK int, logits bool) *engine.Position {
-	p := position(pos, row, topK)
-	if logits {
-		p.Logits = row
-	}
-	return p
 }
 
 // scorePrefixes asks for one token after each prefix: the way to force an engine that only generates. It is quadratic
@@ -217,7 +210,7 @@ func (e *Engine) probed(ctx context.Context, s *session, ids []int32, calls []in
 		return err
 	}
 	for i := range n {
-		t := engine.Token{Index: i, Position: *shown(s.pos-1, last, opt.TopK, opt.Logits)}
+		t := engine.Token{Index: i, Position: *shown.Position(0, s.pos-1, last, opt.TopK, opt.Logits)}
 		if err := opt.CheckChoice(e.info.Subject, &t.Position); err != nil {
 			return err
 		}
@@ -273,6 +266,6 @@ func (e *Engine) Prefill(ctx context.Context, prompt engine.Prompt, path engine.
 // Step implements engine.Stater. The state is rounded to the bundle's dtypes on its way.
 func (e *Engine) Step(ctx context.Context, st *engine.State, id int32, topK int) (p *engine.Position, err error) {
 	err = e.Score(ctx, []engine.Prompt{{IDs: []int32{id}}}, engine.Want{TopK: topK, Logits: true, State: st},
-		func(shown *engine.Position) error { p = shown; return nil })
+		func(q *engine.Position) error { p = q; return nil })
 	return p, err
 }

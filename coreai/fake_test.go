@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sibyl/internal/shown"
 )
 
 // The stand-in worker: this test binary again, started with fakeVariable set. It keeps the protocol for the sample
@@ -260,7 +262,7 @@ func (f *fake) force(r request, states bool) {
 func (f *fake) step(r request, i int, file *os.File, name string) {
 	raw := encode("F16", f.row())
 	sum := sha256.Sum256(raw)
-	m := map[string]any{"id": r.ID, "ev": "step", "pos": r.Pos + i, "tok": largest(f.row(), 1)[0].ID, "file": name, "sha256": hex.EncodeToString(sum[:])}
+	m := map[string]any{"id": r.ID, "ev": "step", "pos": r.Pos + i, "tok": shown.Largest(f.row(), 1)[0].ID, "file": name, "sha256": hex.EncodeToString(sum[:])}
 	if i == 2 {
 		switch f.fault {
 		case "dies-mid-token":
@@ -364,7 +366,7 @@ func (f *fake) generate(r request) {
 		f.take(t)
 	}
 	for i := range r.MaxNew {
-		top := largest(f.row(), 2)
+		top := shown.Largest(f.row(), 2)
 		ties := []int32{top[0].ID, top[1].ID}
 		m := map[string]any{"id": r.ID, "ev": "token", "i": i, "tok": top[0].ID, "ties": ties, "max": top[0].Logit}
 		if i == 1 {

@@ -12,6 +12,7 @@ import (
 	"sibyl/config"
 	"sibyl/engine"
 	"sibyl/internal/inputerr"
+	"sibyl/internal/shown"
 )
 
 // TestRefused: what the engine does not run is an input error before a process is started.
@@ -121,14 +122,14 @@ func TestNumbers(t *testing.T) {
 	row := []float32{1, 3, float32(math.NaN()), 3, float32(math.Inf(1)), -1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	for _, k := range []int{4, len(row)} { // inserted, sorted
 		var ids []int32
-		for _, c := range largest(row, k)[:4] {
+		for _, c := range shown.Largest(row, k)[:4] {
 			ids = append(ids, c.ID)
 		}
 		if !slices.Equal(ids, []int32{2, 4, 1, 3}) {
 			t.Errorf("of %d: ids %v, want NaN, infinity, then the lowest id of the tie", k, ids)
 		}
 	}
-	if p := position(7, []float32{1, 3, 2, 3}, 2); p.ID != 1 || !slices.Equal(p.Ties, []int32{1, 3}) || math.Abs(p.LSE-(3+math.Log(2+math.Exp(-2)+math.Exp(-1)))) > 1e-12 {
+	if p := shown.Position(0, 7, []float32{1, 3, 2, 3}, 2, false); p.ID != 1 || !slices.Equal(p.Ties, []int32{1, 3}) || math.Abs(p.LSE-(3+math.Log(2+math.Exp(-2)+math.Exp(-1)))) > 1e-12 {
 		t.Errorf("%+v", p)
 	}
 }

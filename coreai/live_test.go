@@ -11,6 +11,7 @@ import (
 
 	"sibyl/engine"
 	"sibyl/internal/safetensors"
+	"sibyl/internal/shown"
 )
 
 // Live tests run Apple's own runtime: they need coreai-core in the Python of SIBYL_COREAI_PYTHON, else python3.
@@ -176,7 +177,7 @@ func recordedWalk(t *testing.T, e *Engine, r recorded, ids []int32, key string, 
 	err := e.Score(t.Context(), []engine.Prompt{{IDs: ids}}, engine.Want{Logits: true, Path: path, FinalState: &end}, func(p *engine.Position) error {
 		want := logits[p.Pos*vocab:][:vocab]
 		c.add(t, fmt.Sprintf("%slogits, position %d", key, p.Pos), p.Logits, want)
-		if id := largest(want, 1)[0].ID; p.ID != id {
+		if id := shown.Largest(want, 1)[0].ID; p.ID != id {
 			t.Errorf("%s position %d: id %d, recorded %d", key, p.Pos, p.ID, id)
 		}
 		last = p.ID

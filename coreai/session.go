@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"sibyl/engine"
+	"sibyl/internal/shown"
 )
 
 // rowBytes bounds the rows of logits that wait in one file; a call that makes more has one of its own size.
@@ -172,7 +173,7 @@ func (r *rowReader) row(m *message) ([]float32, error) {
 		return nil, bad("other bytes than announced")
 	}
 	row := decode(r.dtype, r.raw)
-	if id := largest(row, 1)[0].ID; id != *m.Tok {
+	if id := shown.Largest(row, 1)[0].ID; id != *m.Tok {
 		return nil, bad("the worker names id %d, the row's largest is %d", *m.Tok, id)
 	}
 	return row, nil

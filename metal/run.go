@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"sibyl/engine"
+	"sibyl/internal/shown"
 	"sibyl/metal/gpu"
 	"sibyl/metal/ops"
 	"sibyl/precision"
@@ -240,7 +241,7 @@ func (r *run) show(c *call, i, lo, n int, tap bool) error {
 		}
 		p := &engine.Position{Seq: c.index[i], Pos: pos + t}
 		if rows {
-			describe(p, getFloats(s.logits, t*V, V), k, r.want.Logits)
+			*p = *shown.Position(p.Seq, p.Pos, getFloats(s.logits, t*V, V), k, r.want.Logits)
 		} else {
 			r.fromDevice(p, s, t, k)
 		}
@@ -258,7 +259,7 @@ func (r *run) fromDevice(p *engine.Position, s *scratch, t, k int) {
 	V := r.e.d.cfg.VocabSize
 	lse := float64(math.Float32frombits(word(s.best, 4*t+3)))
 	if word(s.best, 4*t+2) != 1 || math.IsNaN(lse) || math.IsInf(lse, 0) {
-		describe(p, getFloats(s.logits, t*V, V), k, false)
+		*p = *shown.Position(p.Seq, p.Pos, getFloats(s.logits, t*V, V), k, false)
 		return
 	}
 	p.ID, p.LSE = int32(word(s.best, 4*t)), lse

@@ -77,10 +77,18 @@ func above(a, b engine.Candidate) int {
 	return cmp.Or(cmp.Compare(b.Logit, a.Logit), cmp.Compare(a.ID, b.ID))
 }
 
-// Largest gives the k first candidates in order, by insertion: k is small. Stretches of the vocabulary without one are
+// Largest gives the k first candidates in order, by insertion where k is small. Stretches of the vocabulary without one are
 // passed over by their maximum.
 func Largest(logits []float32, k int) []engine.Candidate {
 	k = min(k, len(logits))
+	if k > stretch && 4*k > len(logits) { // most of the row: sorting is cheaper than inserting
+		all := make([]engine.Candidate, len(logits))
+		for i, v := range logits {
+			all[i] = engine.Candidate{ID: int32(i), Logit: float64(v)}
+		}
+		slices.SortFunc(all, above)
+		return all[:k:k]
+	}
 	top := make([]engine.Candidate, 0, k+1)
 	for lo := 0; lo < len(logits); lo += stretch {
 		part := logits[lo:min(lo+stretch, len(logits))]

@@ -67,3 +67,43 @@ func TestPositions(t *testing.T) {
 		}
 	}
 }
+
+// TestLargest: of few and of most of a row, the candidates are those of the whole row sorted: NaN first, ties by id.
+func TestLargest(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(83, 84))
+	for _, V := range []int{1, 2, 255, 600, 2048} {
+		row := make([]float32, V)
+		for i := range row {
+			row[i] = float32(math.Round(r.NormFloat64() * 9))
+			if r.IntN(50) == 0 {
+				row[i] = [...]float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))}[r.IntN(3)]
+			}
+		}
+		ids := make([]int32, V)
+		for i := range ids {
+			ids[i] = int32(i)
+		}
+		slices.SortStableFunc(ids, func(a, b int32) int {
+			x, y := row[a], row[b]
+			switch {
+			case x != x && y == y, x > y:
+				return -1
+			case y != y && x == x, x < y:
+				return 1
+			}
+			return 0
+		})
+		for _, k := range []int{1, 2, 8, max(1, V/4), V/4 + 1, V, V + 5} {
+			top := Largest(row, k)
+			if len(top) != min(k, V) {
+				t.Fatalf("%d of %d: %d candidates", k, V, len(top))
+			}
+			for i, c := range top {
+				if c.ID != ids[i] || math.Float64bits(c.Logit) != math.Float64bits(float64(row[c.ID])) {
+					t.Errorf("%d of %d: candidate %d is %v, want id %d", k, V, i, c, ids[i])
+				}
+			}
+		}
+	}
+}
