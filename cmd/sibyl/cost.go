@@ -51,11 +51,12 @@ func timeText(d time.Duration) string {
 
 // announce tells, before a job that takes long, what it costs at the speed this machine multiplies and reads now. It
 // describes the job as it goes if no position flips.
-func (a *App) announce(c bundle.Source, passes ...pass) {
+// more is what may come on top.
+func (a *App) announce(c bundle.Source, more string, passes ...pass) {
 	total := estimate(c, a.Threads, passes, func(mode string, threads int) float64 { return multiplyRate(c.Config(), mode, threads) },
 		func() (first, again float64) { return readRates(c, a.spareMemory) })
 	if total.Time > costShown {
-		a.Note("%s; controls of flips add to it", total)
+		a.Note("%s%s", total, more)
 	}
 }
 

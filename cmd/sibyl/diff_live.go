@@ -74,7 +74,7 @@ func (v *Diff) live(ctx context.Context, a *App, ref, test side, opt oracle.Diff
 			passes = append(passes, p)
 		}
 	}
-	a.announce(ckpt, passes...)
+	a.announce(ckpt, "", passes...)
 	var engines [2]engine.Engine
 	for i, s := range []side{ref, test} {
 		if s.file != nil {

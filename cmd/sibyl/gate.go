@@ -133,7 +133,7 @@ func (v *Gate) Run(ctx context.Context, a *App) (err error) {
 			return err
 		}
 	}
-	a.announce(ckpt, gatePasses(a, ref, test, &setup, p, v.Out != "")...)
+	a.announce(ckpt, "; controls of flips add to it", gatePasses(a, ref, test, &setup, p, v.Out != "")...)
 	if setup.Warnings, err = a.weightWarnings(ctx, ref, test, ckpt, keep); err != nil {
 		return err
 	}

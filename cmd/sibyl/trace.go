@@ -100,7 +100,7 @@ func (v *Trace) Run(ctx context.Context, a *App) (err error) {
 		return err
 	}
 	if s.onCPU() {
-		a.announce(ckpt, tracePasses(a, s, len(r.prompt.IDs), v.Greedy)...)
+		a.announce(ckpt, "", tracePasses(a, s, len(r.prompt.IDs), v.Greedy)...)
 	}
 	out, err := v.write(ctx, a, ckpt, s, r)
 	if err != nil {
