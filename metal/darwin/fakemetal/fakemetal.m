@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -332,7 +333,17 @@ done:
 		code = fail_code;
 		snprintf(message, sizeof message, code == 2 ? "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)" : "Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)");
 	}
-	pthread_create(&thread, NULL, execute, self);
+	// A signal of the process that met this thread would run Go's handler on a kernel's stack: only faults of its own may.
+	sigset_t all, before;
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV), sigdelset(&all, SIGBUS), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL), sigdelset(&all, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int failed = pthread_create(&thread, NULL, execute, self);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (failed) { // no thread to be had: the kernels run here, late but all the same
+		execute(self);
+		status = code ? Failed : Completed;
+	}
 }
 - (void)waitUntilCompleted {
 	if (status == NotEnqueued) { fault("waitUntilCompleted before commit would wait for ever"); return; }
