@@ -185,7 +185,8 @@ func (t *token) prepare(k *rowsKernel) {
 func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N := w.Cols, w.Rows
 	g := newGEMV(w, len(tokens))
-	g.sums, g.sqs = make([]float64, g.most), make([]float32, g.most)
+	most := min(g.most, hi-lo) // a short range needs no room for a long group
+	g.sums, g.sqs = make([]float64, most), make([]float32, most)
 	u := rowsBound(n)
 	g.groups(lo, hi, func(o, group int) {
 		for t := range tokens {
