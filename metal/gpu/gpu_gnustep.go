@@ -4,6 +4,7 @@ package gpu
 
 /*
 #include <stdlib.h>
+extern void fakemetal_start(void);
 extern const char *fakemetal_request(void);
 extern void fakemetal_answer(const char *path, const char *said);
 */
@@ -25,7 +26,10 @@ import (
 // lineMarker is how gpuDevice.Library marks the files of its source.
 var lineMarker = regexp.MustCompile(`(?m)^#line 1 "([^"]*)"\n`)
 
-func init() { go compileForFake() }
+func init() {
+	C.fakemetal_start()
+	go compileForFake()
+}
 
 // compileForFake is the compiler of the stand-in for Metal: the CPU device's, whose cache the two share.
 func compileForFake() {

@@ -445,6 +445,17 @@ void *objc_autoreleasePoolPush(void) { pools++; return [NSAutoreleasePool new]; 
 void objc_autoreleasePoolPop(void *p) { pools--; [(NSAutoreleasePool *)p drain]; }
 void *objc_retain(void *p) { return [(id)p retain]; }
 
+// fakemetal_start must run before a second thread sends messages. gcc's runtime lets other threads in while a class is still in its
+// +initialize: two that made their first pool together called through the pool class's cached methods before they were there.
+void fakemetal_start(void) {
+	NSAutoreleasePool *pool = [NSAutoreleasePool new];
+	NSMutableArray *all = [NSMutableArray array];
+	[all addObject:[NSThread currentThread]];
+	[all addObject:failure(@"FakeMetal", 1, [NSString stringWithUTF8String:"a reason"])];
+	(void)[[[all lastObject] localizedDescription] UTF8String];
+	[pool drain];
+}
+
 // FakeMetal is what tests steer by.
 @interface FakeMetal : NSObject
 @end
