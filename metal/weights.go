@@ -184,9 +184,9 @@ func (ld *loader) place(b []byte, mapped bool, align int) (gpu.Slice, error) {
 		return ld.mem.copied(b)
 	}
 	if uintptr(unsafe.Pointer(&b[0]))%uintptr(align) == 0 {
-		buf, offset, err := ld.mem.dev.Wrap(b)
-		if err == nil {
-			return gpu.Slice{Buffer: buf, Offset: offset}, nil
+		s, whole, failed := ld.mem.wrap(b)
+		if whole != nil || failed == nil {
+			return s, whole
 		}
 		ld.counts[copiedDevice]++
 	} else {
