@@ -12,6 +12,26 @@ extern void *MTLCopyAllDevices(void);
 extern void *objc_retain(void *);
 extern void *objc_autoreleasePoolPush(void);
 extern void objc_autoreleasePoolPop(void *);
+extern const char *object_getClassName(void *);
+extern void *objc_getClass(const char *);
+extern void *sel_registerName(const char *);
+extern void *class_getMethodImplementation(void *, void *);
+
+static void *method(void *o, void *sel) { return class_getMethodImplementation(objc_getClass(object_getClassName(o)), sel); }
+
+// Messages that may last: see below.
+static void *newLibrary(void *dev, void *source, void *options, void **err) {
+	void *sel = sel_registerName("newLibraryWithSource:options:error:");
+	return ((void *(*)(void *, void *, void *, void *, void **))method(dev, sel))(dev, sel, source, options, err);
+}
+static void *newPipeline(void *dev, void *function, void **err) {
+	void *sel = sel_registerName("newComputePipelineStateWithFunction:error:");
+	return ((void *(*)(void *, void *, void *, void **))method(dev, sel))(dev, sel, function, err);
+}
+static void waitUntilCompleted(void *buffer) {
+	void *sel = sel_registerName("waitUntilCompleted");
+	((void (*)(void *, void *))method(buffer, sel))(buffer, sel);
+}
 */
 import "C"
 
@@ -33,6 +53,10 @@ import (
 	"sibyl/internal/inputerr"
 	"sibyl/metal/msl"
 )
+
+// Long calls: darwinkit v0.5.0 lets libffi write the address of a Go slice into a Go object without Go's knowledge, so a collection
+// that runs at that moment may free the slice, and one that runs while the call still lasts ends the process ("marked free object"). Messages that
+// may outlast a collection (compilers, waiting for the GPU) are therefore C's; the others are over in microseconds.
 
 // What darwinkit v0.5.0 lacks of Metal's constants.
 const (
@@ -128,7 +152,7 @@ func (d *gpuDevice) Library(files []msl.File) (Library, error) {
 		opt.SetFastMathEnabled(false)
 		opt.SetLanguageVersion(languageVersion3)
 		var e unsafe.Pointer
-		lib.lib = d.dev.NewLibraryWithSourceOptionsError(text.String(), opt, unsafe.Pointer(&e))
+		lib.lib = metal.LibraryObject{Object: objc.ObjectFrom(C.newLibrary(d.dev.Ptr(), objc.ToNSString(text.String()), opt.Ptr(), &e))}
 		if lib.lib.IsNil() {
 			return sourceError(nsError(e), "Metal's compiler")
 		}
@@ -170,8 +194,7 @@ func (l *gpuLibrary) Pipeline(name string) (Pipeline, error) {
 		}
 		defer fn.Release()
 		var e unsafe.Pointer
-		// The typed method takes a protocol object, which darwinkit v0.5.0 wraps and panics.
-		p.state = objc.Call[metal.ComputePipelineStateObject](l.d.dev, objc.Sel("newComputePipelineStateWithFunction:error:"), fn, unsafe.Pointer(&e))
+		p.state = metal.ComputePipelineStateObject{Object: objc.ObjectFrom(C.newPipeline(l.d.dev.Ptr(), fn.Ptr(), &e))}
 		if p.state.IsNil() {
 			return &inputerr.Error{File: fmt.Sprintf("%s:%d", k.File, k.Line), Field: "kernel " + name, Found: inputerr.Clip(nsError(e), 200), Want: "a pipeline",
 				Do: "attach the output of sibyl doctor metal to an issue"}
@@ -302,7 +325,7 @@ func (c *gpuCommands) Commit() (t Timing, err error) {
 		}
 		metal.CommandEncoderObject{Object: enc.Object}.EndEncoding() // darwinkit does not inherit a protocol's methods
 		cb.Commit()
-		cb.WaitUntilCompleted()
+		C.waitUntilCompleted(cb.Ptr())
 		if cb.Status() == metal.CommandBufferStatusError {
 			first := c.list[0].Pipeline.Name()
 			d.failed = fmt.Errorf("metal: a command buffer of %d dispatches, the first %s, failed: %s", len(c.list), first, nsError(cb.Error().Ptr()))
@@ -317,7 +340,7 @@ func (c *gpuCommands) Commit() (t Timing, err error) {
 }
 
 func encode(enc metal.ComputeCommandEncoderObject, x *Dispatch) {
-	// Never the typed methods that take a protocol object: see Pipeline.
+	// Never the typed methods that take a protocol object: darwinkit v0.5.0 wraps it and panics.
 	objc.Call[objc.Void](enc, objc.Sel("setComputePipelineState:"), x.Pipeline.(*gpuPipeline).state)
 	for i, b := range x.Buffers {
 		objc.Call[objc.Void](enc, objc.Sel("setBuffer:offset:atIndex:"), b.Buffer.(*gpuBuffer).buf, uint(b.Offset), uint(i))
