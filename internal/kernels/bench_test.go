@@ -80,8 +80,8 @@ func benchMatrices(b *testing.B, f Format, round precision.Round, rows, cols int
 			m, err = NewMatrix(f, rows, cols, bytes(rows*cols*elemSize[f], 0x38), round)
 		default:
 			blk := Blocks{Size: 32, Axis: 1, Scale: bytes(rows*cols/16, 0x20)}
-			if f == U4Minval {
-				blk.Min = bytes(rows*cols/16, 0x38)
+			if f == U4Minval { // of bf16: about 2^-7, as fp16's 0x20 is
+				blk.Scale, blk.Min = bytes(rows*cols/16, 0x3c), bytes(rows*cols/16, 0x3c)
 			}
 			m, err = NewQuantized(f, rows, cols, bytes(rows*f.rowBytes(cols), 0), blk, round)
 		}
@@ -185,7 +185,7 @@ func shortest(b *testing.B, fs ...func(i int)) []time.Duration {
 func bestGEMV(b *testing.B, k kind, threads int) {
 	const rows, cols = 3584, 1024
 	ms := benchMatrices(b, k.f, k.round, rows, cols)
-	piece := max(4, int(int64(threads<<20)*rows/ms[0].Bytes())) &^ 3
+	piece := min(rows, max(4, int(int64(threads<<20)*rows/ms[0].Bytes()))&^3)
 	x, out, p := benchVector(cols), make([]float32, rows), NewPool(threads)
 	// Pieces are taken one after the other, by the three in turn: none is met again before 200 MB of others.
 	part := func(i int) *Matrix {
