@@ -122,7 +122,7 @@ func regionAgrees(t *testing.T, p *aicode.Program, op *aicode.Op, rng *rand.Rand
 	if base, _ := baseName(op.Name); base == "broadcasting_batch_matmul" && in[0].Kind == aicode.BF16 && len(in[1].Dims) == 2 && len(in[0].Dims) > 2 {
 		in[1] = in[1].view(append([]int{1}, in[1].Dims...), append([]int{0}, in[1].strides...), in[1].off)
 	}
-	got, err := def.eval(&call{machine: m, ctx: t.Context()}, op, in)
+	got, err := def.eval(&call{machine: m, pool: m.pool, ctx: t.Context()}, op, in)
 	if err != nil {
 		t.Errorf("%s: %v", op.Where(), err)
 		return
