@@ -53,11 +53,8 @@ func DiffEngines(ctx context.Context, ref, test engine.Engine, prompt engine.Pro
 	}
 	defer b.close()
 	errA, errB := runBoth(ctx, ref, test, prompt, opt.Path, a, b, rows)
-	if errA == nil {
-		errA = a.end()
-	}
-	if errB == nil {
-		errB = b.end()
+	if errA == nil && errB == nil { // a run that was broken off has no whole recording
+		errA, errB = a.end(), b.end()
 	}
 	switch {
 	case errA != nil:
