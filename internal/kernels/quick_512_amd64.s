@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func quickScaleI8x16(a *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·quickScaleI8x16(SB), NOSPLIT, $0-8
 	// quickScaleI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -22,11 +22,6 @@ row:
 	VPXORD Z1, Z1, Z1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPMOVSXBD        (CX), Z2
 	VCVTDQ2PS        Z2, Z2
 	VMULPS           (SI), Z2, Z2
@@ -68,7 +63,7 @@ done:
 	RET
 
 // func quickRoundI8x16(a *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·quickRoundI8x16(SB), NOSPLIT, $0-8
 	// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -86,11 +81,6 @@ row:
 	VPXORD Z1, Z1, Z1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VBROADCASTSS (BX), Z3
 	VPMOVSXBD    (CX), Z4
 	VCVTDQ2PS    Z4, Z4
@@ -166,7 +156,7 @@ DATA two13<>+60(SB)/4, $0x39000000
 GLOBL two13<>(SB), RODATA|NOPTR, $64
 
 // func quickExactI8x16(a *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·quickExactI8x16(SB), NOSPLIT, $0-8
 	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
 	MOVQ    a+0(FP), AX
@@ -184,11 +174,6 @@ row:
 	VPXORD Z1, Z1, Z1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VBROADCASTSS  (BX), Z3
 	VPMOVSXBD     (CX), Z4
 	VCVTDQ2PS     Z4, Z4
@@ -261,7 +246,7 @@ done:
 	RET
 
 // func quickRoundI4x16(a *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·quickRoundI4x16(SB), NOSPLIT, $0-8
 	// quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -280,11 +265,6 @@ row:
 	VPXORD Z1, Z1, Z1
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	MOVL             (R9), R11
 	VMOVUPS          (R10)(R11*1), Z2
 	VPMOVZXBD        (CX), Z3
@@ -332,7 +312,7 @@ done:
 	RET
 
 // func quickRoundU4x16(a *byte)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
 	// quickRoundU4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -354,11 +334,6 @@ row:
 	VPXORD Z1, Z1, Z1
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	MOVL         (R10), R12
 	VMOVUPS      (R11)(R12*1), Z4
 	VBROADCASTSS (BX), Z5

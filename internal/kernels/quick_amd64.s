@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func quickScaleI8(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickScaleI8(SB), NOSPLIT, $0-8
 	// quickScaleI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -22,11 +22,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPMOVSXBD    (CX), Y2
 	VCVTDQ2PS    Y2, Y2
 	VMULPS       (SI), Y2, Y2
@@ -80,7 +75,7 @@ done:
 	RET
 
 // func quickRoundI8(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickRoundI8(SB), NOSPLIT, $0-8
 	// quickRoundI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -98,11 +93,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VBROADCASTSS (BX), Y3
 	VPMOVSXBD    (CX), Y4
 	VCVTDQ2PS    Y4, Y4
@@ -204,7 +194,7 @@ DATA two13<>+60(SB)/4, $0x39000000
 GLOBL two13<>(SB), RODATA|NOPTR, $64
 
 // func quickExactI8(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickExactI8(SB), NOSPLIT, $0-8
 	// quickExactI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
 	MOVQ    a+0(FP), AX
@@ -222,11 +212,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VBROADCASTSS (BX), Y3
 	VPMOVSXBD    (CX), Y4
 	VCVTDQ2PS    Y4, Y4
@@ -341,7 +326,7 @@ done:
 	RET
 
 // func quickScaleI4(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickScaleI4(SB), NOSPLIT, $0-8
 	// quickScaleI4: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -359,11 +344,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTD (CX), Y3
 	VPSLLVD      Y2, Y3, Y3
 	VPSRAD       $0x1c, Y3, Y3
@@ -443,7 +423,7 @@ DATA topNibble<>+28(SB)/4, $0x00000000
 GLOBL topNibble<>(SB), RODATA|NOPTR, $32
 
 // func quickRoundI4(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickRoundI4(SB), NOSPLIT, $0-8
 	// quickRoundI4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -462,11 +442,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	MOVL         (R9), R11
 	VMOVUPS      (R10)(R11*1), Y2
 	VMOVUPS      32(R10)(R11*1), Y3
@@ -570,7 +545,7 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func quickRoundU4(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·quickRoundU4(SB), NOSPLIT, $0-8
 	// quickRoundU4: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -592,11 +567,6 @@ row:
 	VXORPS Y1, Y1, Y1
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	MOVL         (R10), R12
 	VMOVUPS      (R11)(R12*1), Y4
 	VMOVUPS      32(R11)(R12*1), Y5

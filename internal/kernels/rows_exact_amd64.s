@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsExactBF16(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactBF16(SB), NOSPLIT, $0-8
 	// rowsExactBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
@@ -37,11 +37,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVDQU     (CX), Y7
 	VPAND       Y6, Y7, Y8
 	VPMAXUW     Y8, Y4, Y4
@@ -126,7 +121,7 @@ DATA magnitude16<>+28(SB)/4, $0x7fff7fff
 GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactF16(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactF16(SB), NOSPLIT, $0-8
 	// rowsExactF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
@@ -158,11 +153,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVDQU     (CX), Y7
 	VPAND       Y6, Y7, Y8
 	VPMAXUW     Y8, Y4, Y4
@@ -237,7 +227,7 @@ DATA keepF16<>+28(SB)/4, $0x81fffc00
 GLOBL keepF16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactBF16R16(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactBF16R16(SB), NOSPLIT, $0-8
 	// rowsExactBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64, x scaled and in the order of gen/exact.go; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
@@ -270,11 +260,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVDQU     (CX), Y8
 	VPAND       Y6, Y8, Y9
 	VPMAXUW     Y9, Y4, Y4
@@ -371,7 +356,7 @@ DATA roundBF16R16<>+24(SB)/8, $0x09b8000000000000
 GLOBL roundBF16R16<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactF32(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactF32(SB), NOSPLIT, $0-8
 	// rowsExactF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x and dst float64; sixteen chains of n/16 products each. sqs[r] = the largest bits of the row's weights without their sign.
 	VXORPS  Y0, Y0, Y0
@@ -402,11 +387,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000f80, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPAND       (CX), Y5, Y6
 	VPMAXUD     Y6, Y4, Y4
 	VCVTPS2PD   (CX), Y6

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsExactF32R16(a *byte)
-// Requires: AVX, F16C, FMA3, MMX+
+// Requires: AVX, F16C, FMA3
 TEXT ·rowsExactF32R16(SB), NOSPLIT, $0-8
 	// rowsExactF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
@@ -35,11 +35,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000f80, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVUPS      (CX), Y5
 	VCVTPS2PH    $0x00, Y5, X5
 	VCVTPH2PS    X5, Y5
@@ -103,7 +98,7 @@ enter:
 	RET
 
 // func rowsExactI8(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsExactI8(SB), NOSPLIT, $0-8
 	// rowsExactI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
@@ -138,11 +133,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), X5
 	VCVTPH2PS    X5, Y5
 	VPMOVSXBD    (CX), Y6
@@ -217,7 +207,7 @@ enter:
 	RET
 
 // func rowsExactI4(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsExactI4(SB), NOSPLIT, $0-8
 	// rowsExactI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
@@ -252,11 +242,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), X5
 	VCVTPH2PS    X5, Y5
 	VMULPS       signedQ<>+0(SB), Y5, Y6
@@ -369,7 +354,7 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func rowsExactU4(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsExactU4(SB), NOSPLIT, $0-8
 	// rowsExactU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] and sqs[r] = sum of w*w over i < n, n a multiple of 32, x and dst float64. Each sum is sixteen chains of n/16 products.
 	VXORPS Y0, Y0, Y0
@@ -408,11 +393,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VPBROADCASTW (SI), Y6

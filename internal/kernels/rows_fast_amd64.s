@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsFastF32(a *byte)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, FMA3
 TEXT ·rowsFastF32(SB), NOSPLIT, $0-8
 	// rowsFastF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -33,11 +33,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000f80, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (CX), Y4, Y0
 	VMOVUPS     32(R9), Y4
@@ -68,7 +63,7 @@ enter:
 	RET
 
 // func rowsFastF16(a *byte)
-// Requires: AVX, F16C, FMA3, MMX+
+// Requires: AVX, F16C, FMA3
 TEXT ·rowsFastF16(SB), NOSPLIT, $0-8
 	// rowsFastF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -96,11 +91,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VCVTPH2PS   (CX), Y4
 	VFMADD231PS (R9), Y4, Y0
 	VCVTPH2PS   16(CX), Y4
@@ -131,7 +121,7 @@ enter:
 	RET
 
 // func rowsFastBF16(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsFastBF16(SB), NOSPLIT, $0-8
 	// rowsFastBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -159,11 +149,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPMOVZXWD   (CX), Y4
 	VPSLLD      $0x10, Y4, Y4
 	VFMADD231PS (R9), Y4, Y0
@@ -198,7 +183,7 @@ enter:
 	RET
 
 // func rowsFastF32R16(a *byte)
-// Requires: AVX, F16C, FMA3, MMX+
+// Requires: AVX, F16C, FMA3
 TEXT ·rowsFastF32R16(SB), NOSPLIT, $0-8
 	// rowsFastF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -226,11 +211,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000f80, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VMOVUPS     (CX), Y4
 	VCVTPS2PH   $0x00, Y4, X4
 	VCVTPH2PS   X4, Y4
@@ -269,7 +249,7 @@ enter:
 	RET
 
 // func rowsFastBF16R16(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsFastBF16R16(SB), NOSPLIT, $0-8
 	// rowsFastBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -297,11 +277,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fc0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPMOVZXWD   (CX), Y4
 	VPSLLD      $0x10, Y4, Y4
 	VCVTPS2PH   $0x00, Y4, X4
@@ -344,7 +319,7 @@ enter:
 	RET
 
 // func rowsFastI8(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsFastI8(SB), NOSPLIT, $0-8
 	// rowsFastI8: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -377,11 +352,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000fe0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), X4
 	VCVTPH2PS    X4, Y4
 	VPMOVSXBD    (CX), Y5
@@ -431,7 +401,7 @@ enter:
 	RET
 
 // func rowsFastI4(a *byte)
-// Requires: AVX, AVX2, F16C, FMA3, MMX+
+// Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsFastI4(SB), NOSPLIT, $0-8
 	// rowsFastI4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -464,11 +434,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), X4
 	VCVTPH2PS    X4, Y4
 	VMULPS       signedQ<>+0(SB), Y4, Y5
@@ -556,7 +521,7 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func rowsFastU4(a *byte)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·rowsFastU4(SB), NOSPLIT, $0-8
 	// rowsFastU4: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
 	VXORPS Y0, Y0, Y0
@@ -593,11 +558,6 @@ row:
 	JMP    enter
 
 loop:
-	TESTL      $0x00000ff0, CX
-	JNE        samePage
-	PREFETCHT1 4096(CX)
-
-samePage:
 	VPBROADCASTW (BX), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VPBROADCASTW (SI), Y5

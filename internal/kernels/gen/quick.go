@@ -84,7 +84,6 @@ func (q quick) emit() {
 		}
 	}
 	Label("loop")
-	k.nextPage(4 * q.bits)
 	k.block(q, xBytes)
 	JE(LabelRef("done")) // two blocks a round: each adds to an accumulator of its own
 	k.acc[0], k.acc[1] = k.acc[1], k.acc[0]

@@ -128,8 +128,8 @@ func describe(lines ...string) {
 
 // sequence is a kernel that goes through rows one after the other: memory is read in one stream, which is what a processor
 // foresees best. (Two or four rows side by side share the loads of x, and read at half the speed where rows are a page long or
-// two; asking for lines ahead of the stream is slower, too, by a fifth even if it is one line a page. What is asked for is a
-// line of the next page into the second-level cache, for the page's address.)
+// two; asking for lines ahead of the stream is slower, too, by a fifth, and even one line of the next page, asked
+// for once in each, costs an eighth, with the branch that this takes.)
 type sequence struct {
 	*walk
 	a, x     reg.GPVirtual
@@ -168,7 +168,6 @@ func rowByRow(f format, step int, xBytes int, start func(), round func(q *sequen
 	start()
 	JMP(LabelRef("enter"))
 	Label("loop")
-	q.nextPage(step * f.bits / 8)
 	round(q)
 	ADDQ(U32(xBytes*step), q.x)
 	q.next(step)
@@ -180,14 +179,6 @@ func rowByRow(f format, step int, xBytes int, start func(), round func(q *sequen
 	JNE(LabelRef("row"))
 	VZEROUPPER()
 	RET()
-}
-
-// nextPage asks for the page after the one that is read, once in it, where a round takes so many bytes.
-func (k *walk) nextPage(bytes int) {
-	TESTL(U32(4096-bytes), k.w.As32())
-	JNE(LabelRef("samePage"))
-	PREFETCHT1(Mem{Base: k.w, Disp: 4096})
-	Label("samePage")
 }
 
 // putSum32 and putSq write the lowest float32 of h. What has been reached stays in registers: a pointer past the last row must
