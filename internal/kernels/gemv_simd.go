@@ -77,10 +77,19 @@ func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 
 // fast writes a group's sums to dst.
 func (g *gemv) fast(dst []float32) {
-	g.args.dst = unsafe.Pointer(&dst[0])
-	g.args.call(g.k.fast)
+	a := g.args
+	a.dst = unsafe.Pointer(&dst[0])
+	if tall := len(dst) &^ (tallRows - 1); tall > 0 && g.k.tall != nil && a.n >= tallCols {
+		a.rows = tall
+		a.call(g.k.tall)
+		if dst = dst[tall:]; len(dst) == 0 {
+			return
+		}
+		a.dst, a.w, a.rows = unsafe.Pointer(&dst[0]), unsafe.Add(a.w, tall*a.wStride), len(dst)
+	}
+	a.call(g.k.fast)
 	if g.k.rows > 0 {
-		copy(dst, g.args.sum32[:])
+		copy(dst, a.sum32[:])
 	}
 }
 

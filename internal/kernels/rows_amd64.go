@@ -9,14 +9,14 @@ import (
 )
 
 var (
-	rowsF32     = &rowsKernel{0, 32, rowsFastF32, rowsExactF32, unpackF32, mostF32, 0}
-	rowsF16     = &rowsKernel{0, 32, rowsFastF16, rowsExactF16, unpackF16, mostF16, 1023 - 15}
-	rowsBF16    = &rowsKernel{0, 32, rowsFastBF16, rowsExactBF16, unpackBF16, mostBF16, 1023 - 127}
-	rowsF32R16  = &rowsKernel{0, 32, rowsFastF32R16, rowsExactF32R16, unpackF32R16, nil, 0}
-	rowsBF16R16 = &rowsKernel{0, 32, rowsFastBF16R16, rowsExactBF16R16, unpackBF16R16, mostBF16R16, 1023 - 127}
-	rowsI8      = &rowsKernel{0, 32, rowsFastI8, rowsExactI8, unpackI8, nil, 0}
-	rowsI4      = &rowsKernel{0, 32, rowsFastI4, rowsExactI4, unpackI4, nil, 0}
-	rowsU4      = &rowsKernel{0, 32, rowsFastU4, rowsExactU4, unpackU4, nil, 0}
+	rowsF32     = &rowsKernel{0, 32, rowsFastF32, rowsExactF32, unpackF32, mostF32, 0, rowsTallF32}
+	rowsF16     = &rowsKernel{0, 32, rowsFastF16, rowsExactF16, unpackF16, mostF16, 1023 - 15, rowsTallF16}
+	rowsBF16    = &rowsKernel{0, 32, rowsFastBF16, rowsExactBF16, unpackBF16, mostBF16, 1023 - 127, rowsTallBF16}
+	rowsF32R16  = &rowsKernel{0, 32, rowsFastF32R16, rowsExactF32R16, unpackF32R16, nil, 0, rowsTallF32R16}
+	rowsBF16R16 = &rowsKernel{0, 32, rowsFastBF16R16, rowsExactBF16R16, unpackBF16R16, mostBF16R16, 1023 - 127, rowsTallBF16R16}
+	rowsI8      = &rowsKernel{0, 32, rowsFastI8, rowsExactI8, unpackI8, nil, 0, nil}
+	rowsI4      = &rowsKernel{0, 32, rowsFastI4, rowsExactI4, unpackI4, nil, 0, nil}
+	rowsU4      = &rowsKernel{0, 32, rowsFastU4, rowsExactU4, unpackU4, nil, 0, nil}
 )
 
 func mostF32(bits uint32) float64 { return float64(math.Float32frombits(bits)) }

@@ -34,7 +34,16 @@ type rowsKernel struct {
 	most func(bits uint32) float64
 	// scale is set where exact wants x times 2^scale, in the order of gen/exact.go.
 	scale int
+	// tall is fast for rows so long that x does not stay in the first-level cache beside them: tallRows of them side by side; nil
+	// if there is none.
+	tall func(a *byte)
 }
+
+// From so many columns on, rows are taken by tall: x has 16 KB then.
+const (
+	tallRows = 8
+	tallCols = 4097
+)
 
 func (a *rowsArgs) call(f func(a *byte)) { f((*byte)(unsafe.Pointer(a))) }
 

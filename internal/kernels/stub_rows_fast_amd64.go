@@ -43,3 +43,28 @@ func rowsFastI4(a *byte)
 //
 //go:noescape
 func rowsFastU4(a *byte)
+
+// rowsTallF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, rows of 8 and not 0, x float32.
+//
+//go:noescape
+func rowsTallF32(a *byte)
+
+// rowsTallF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, rows of 8 and not 0, x float32.
+//
+//go:noescape
+func rowsTallF16(a *byte)
+
+// rowsTallBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, rows of 8 and not 0, x float32.
+//
+//go:noescape
+func rowsTallBF16(a *byte)
+
+// rowsTallF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, rows of 8 and not 0, x float32.
+//
+//go:noescape
+func rowsTallF32R16(a *byte)
+
+// rowsTallBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 16, rows of 8 and not 0, x float32.
+//
+//go:noescape
+func rowsTallBF16R16(a *byte)

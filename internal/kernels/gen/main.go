@@ -18,7 +18,10 @@ import (
 
 // files says which kernels go into which file: NAME_amd64.s, with stubs in stub_NAME_amd64.go.
 var files = map[string]func(){
-	"rows_fast":      func() { each(formats, rowsFast) },
+	"rows_fast": func() {
+		each(formats, rowsFast)
+		each(plain(), rowsTall)
+	},
 	"rows_exact":     exact,
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
@@ -64,6 +67,11 @@ func each(list []format, emit func(format)) {
 	for _, f := range list {
 		emit(f)
 	}
+}
+
+// plain are the formats without blocks.
+func plain() []format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f format) bool { return f.block != nil })
 }
 
 // rounded are the formats whose weights are the result of a rounding, but the one that has a way of its own (exact.go).
