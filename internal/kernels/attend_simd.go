@@ -2,6 +2,8 @@
 
 package kernels
 
+import "unsafe"
+
 func widenF16SIMD(dst []float32, src []uint16) {
 	whole := len(dst) &^ 7
 	if whole > 0 {
@@ -147,7 +149,7 @@ func (b *attendBlock) tiles(from int, y []float32, ldy int, w []float32, ldw int
 		panel := packed[c*k:][:k*b.g.lanes]
 		pack(panel, c)
 		for r := from; r < b.heads; r += b.g.rows {
-			b.g.tile(&y[r*ldy+c], ldy, &w[r*ldw], ldw, &panel[0], k)
+			b.g.tile(&y[r*ldy+c], ldy, &w[r*ldw], ldw, &panel[0], k, (*byte)(unsafe.Pointer(&panel[0])))
 		}
 	}
 }

@@ -18,8 +18,8 @@ const simdLevel = NEON
 
 // 24 accumulators of 16 bytes, six rows' next columns and two registers of tokens are all 32 registers (gen/neon/tile.go).
 var (
-	fastNEON  = tiling[float32]{rows: 6, stripe: 24, lanes: 16, tile: tile32}
-	exactNEON = tiling[float64]{rows: 6, stripe: 24, lanes: 8, tile: tile64}
+	fastNEON  = tiling[float32]{rows: 6, stripe: 24, lanes: 16, tile: tile32NEON}
+	exactNEON = tiling[float64]{rows: 6, stripe: 24, lanes: 8, tile: tile64NEON}
 )
 
 func roundF16NEON(x []float32) {
@@ -33,4 +33,12 @@ func roundF16NEON(x []float32) {
 func maxWhole(x *float32, n int) (top float32, nan bool) {
 	top = maxNEON(x, n)
 	return top, top != top
+}
+
+func tile32NEON(y *float32, ldy int, w *float32, ldw int, x *float32, k int, _ *byte) {
+	tile32(y, ldy, w, ldw, x, k)
+}
+
+func tile64NEON(y *float64, ldy int, w *float64, ldw int, x *float64, k int, _ *byte) {
+	tile64(y, ldy, w, ldw, x, k)
 }

@@ -29,11 +29,12 @@ func tokenBlock(n, size int) int {
 
 // tiling is how a product is cut (gen/tile.go).
 type tiling[T float32 | float64] struct {
-	rows   int // weight rows of a register tile
-	stripe int // weight rows that are unpacked together, whole tiles
-	lanes  int // tokens of a register tile
-	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int)
-	half   func(y *T, ldy int, w *T, ldw int, x *T, k int) // of lanes/2 tokens; nil if there is none
+	rows   int                           // weight rows of a register tile
+	stripe int                           // weight rows that are unpacked together, whole tiles
+	lanes  int                           // tokens of a register tile
+	wide   map[*rowsKernel]func(a *byte) // what unpacks with wider registers
+	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte)
+	half   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte) // of lanes/2 tokens; nil if there is none
 	// quick is the fast product of a few tokens where the stored form has a way of its own; nil if none has.
 	quick      func(p *Pool, out, x []float32, rows int, w *Matrix) bool
 	quickExact func(p *Pool, out []float32, tokens []token, w *Matrix) bool // of exact products
@@ -51,16 +52,15 @@ func (g *tiling[T]) padded(tokens int) int {
 // width is how many tokens the panel has that begins at token t of so many.
 func (g *tiling[T]) width(t, padded int) int { return min(g.lanes, padded-t) }
 
-// multiply adds n columns of the stripe's unpacked rows, times those of the packed activations, to y [stripe, padded];
-// x is the first panel at the first of these columns.
-func (g *tiling[T]) multiply(y, w, packed []T, rows, padded, cols, j, n int) {
-	for r := 0; r < rows; r += g.rows {
-		for t := 0; t < padded; t += g.lanes {
-			tile, width := g.tile, g.width(t, padded)
+// multiply adds n columns from j on of the stripe's rows, unpacked to w, times those of the packed activations, to y [stripe, tokens].
+func (g *tiling[T]) multiply(s *stripe, y, w, packed []T, j, n int) {
+	for r := 0; r < s.rows; r += g.rows {
+		for t := 0; t < s.tokens; t += g.lanes {
+			tile, width := g.tile, g.width(t, s.tokens)
 			if width < g.lanes {
 				tile = g.half
 			}
-			tile(&y[r*padded+t], padded, &w[r*depth], depth, &packed[t*cols+j*width], n)
+			tile(&y[r*s.tokens+t], s.tokens, &w[r*depth], depth, &packed[t*s.w.Cols+j*width], n, s.ask(n))
 		}
 	}
 }
@@ -89,7 +89,7 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, padded, g.stripe)
+			s := newStripe(w, padded, g.stripe, g.wide)
 			defer s.free()
 			for i := lo; i < hi; i++ {
 				s.start(i * g.stripe)
@@ -97,7 +97,7 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 				for j := 0; j < n; j += depth {
 					d := min(depth, n-j)
 					s.unpack(j, d)
-					g.multiply(s.y32.x, s.w32.x, packed.x, s.rows, padded, n, j, d)
+					g.multiply(s, s.y32.x, s.w32.x, packed.x, j, d)
 				}
 				s.write(out[t0*w.Rows:], s.y32.x, T)
 			}
@@ -155,7 +155,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, padded, g.stripe)
+			s := newStripe(w, padded, g.stripe, g.wide)
 			defer s.free()
 			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.stripe*depth)
 			for i := lo; i < hi; i++ {
@@ -168,7 +168,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 					for r := range s.rows {
 						s.sq[r] += widen64(s.w64.x[r*depth:][:d], s.w32.x[r*depth:][:d])
 					}
-					g.multiply(s.y64.x, s.w64.x, packed.x, s.rows, padded, n, j, d)
+					g.multiply(s, s.y64.x, s.w64.x, packed.x, j, d)
 				}
 				s.round(xn, exact, x[t0*n:])
 				s.write(out[t0*w.Rows:], s.y32.x, T)
@@ -215,6 +215,8 @@ type stripe struct {
 	rows   int
 
 	args    rowsArgs
+	unpacks func(a *byte)
+	ahead   []byte         // of the next stripe's rows, what has not been asked for
 	decoded []float32      // whole rows, where the format has no assembly
 	w32     *lent[float32] // [size, depth]
 	w64     *lent[float64]
@@ -223,12 +225,17 @@ type stripe struct {
 	sq      []float64 // sum of w*w of each row
 }
 
-func newStripe(w *Matrix, tokens, size int) *stripe {
+func newStripe(w *Matrix, tokens, size int, wide map[*rowsKernel]func(a *byte)) *stripe {
 	s := &stripe{w: w, k: w.rowsKernel(), tokens: tokens, size: size, sq: make([]float64, size)}
 	s.w32, s.y32 = scratch32.get(size*depth), scratch32.get(size*tokens)
 	clear(s.w32.x) // rows that a tile reads and nobody asks for hold numbers, not what was left there
-	if s.k == nil {
+	switch {
+	case s.k == nil:
 		s.decoded = make([]float32, size*w.Cols)
+	default:
+		if s.unpacks = wide[s.k]; s.unpacks == nil {
+			s.unpacks = s.k.unpack
+		}
 	}
 	return s
 }
@@ -243,36 +250,55 @@ func (s *stripe) free() {
 	}
 }
 
-// start goes to row first.
+// start goes to row first. Where it does not come from the rows before, nobody has asked for these.
 func (s *stripe) start(first int) {
+	next, stride := first, s.w.rowStride()
+	if s.rows > 0 && first == s.first+s.rows {
+		next += s.size
+	}
 	s.first, s.rows = first, min(s.size, s.w.Rows-first)
 	if s.decoded != nil {
 		for r := range s.rows {
 			s.w.Row(s.decoded[r*s.w.Cols:], first+r)
 		}
+		return
 	}
+	end := min(first+2*s.size, s.w.Rows)
+	s.ahead = s.w.Data[min(next, end)*stride : end*stride]
 }
 
-// unpack writes columns j..j+n of the stripe's rows to w32, and asks for the next ones, or the first of the next
-// stripe's: short pieces of rows far apart are what no prefetcher foresees.
-func (s *stripe) unpack(j, n int) {
-	stride := s.w.rowStride()
-	s.args.ahead = depth * stride / s.w.Cols
-	if j+n == s.w.Cols {
-		s.args.ahead = s.size*stride - j*stride/s.w.Cols
+// ask gives a tile of n columns the lines to ask for while it multiplies: short pieces of rows far apart are what no
+// prefetcher foresees, and memory has time here. When all are asked for it is lines that are in the cache.
+func (s *stripe) ask(n int) *byte {
+	if len(s.ahead) == 0 {
+		return (*byte)(unsafe.Pointer(&s.w32.x[0]))
 	}
-	for r := range s.rows {
-		dst := s.w32.x[r*depth:][:n]
-		if s.decoded != nil {
-			copy(dst, s.decoded[r*s.w.Cols+j:])
-			continue
+	p := &s.ahead[0]
+	s.ahead = s.ahead[min(len(s.ahead), n/4*64):]
+	return p
+}
+
+// unpack writes columns j..j+n of the stripe's rows to w32. Where tiles do not ask for the next ones, it does.
+func (s *stripe) unpack(j, n int) {
+	if s.decoded != nil {
+		for r := range s.rows {
+			copy(s.w32.x[r*depth:][:n], s.decoded[r*s.w.Cols+j:])
 		}
-		whole := n / s.k.step * s.k.step
-		s.args.point(s.w, s.first+r, j, whole)
-		s.args.dst = unsafe.Pointer(&s.w32.x[r*depth])
-		s.args.call(s.k.unpack)
-		if whole < n { // then it is the last block of columns
-			s.w.tail(dst[whole:], s.first+r, j+whole)
+		return
+	}
+	whole := n / s.k.step * s.k.step
+	if whole > 0 {
+		stride := s.w.rowStride()
+		if s.args.ahead = depth * stride / s.w.Cols; j+n == s.w.Cols {
+			s.args.ahead = s.size*stride - j*stride/s.w.Cols
+		}
+		s.args.point(s.w, s.first, j, whole)
+		s.args.dst, s.args.dstStride, s.args.rows = unsafe.Pointer(&s.w32.x[0]), 4*depth, s.rows
+		s.args.call(s.unpacks)
+	}
+	if whole < n { // then it is the last block of columns
+		for r := range s.rows {
+			s.w.tail(s.w32.x[r*depth:][whole:n], s.first+r, j+whole)
 		}
 	}
 }

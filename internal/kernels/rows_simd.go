@@ -10,7 +10,8 @@ import (
 
 // rowsArgs is what the assembly reads and writes, by the offsets in gen/rows.go and gen/neon/rows.go. A kernel goes through n
 // weights of each row, wStride bytes apart, their scales and minvals sStride bytes apart: of up to four rows side by side, whose
-// sums are in sum32, sum64 and sq, or of so many rows one after the other, whose sums it writes to dst and sqs.
+// sums are in sum32, sum64 and sq, or of so many rows one after the other, whose sums it writes to dst and sqs,
+// or which it unpacks to dst.
 type rowsArgs struct {
 	w, scale, min, x unsafe.Pointer
 	wStride, sStride int
@@ -23,6 +24,7 @@ type rowsArgs struct {
 	off, table       unsafe.Pointer
 	rows             int
 	sqs              unsafe.Pointer
+	dstStride        int // of unpacked rows
 }
 
 // rowsKernel is one stored form's assembly.

@@ -6,24 +6,28 @@ package kernels
 
 // tile32x32: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*32+c],
 // r < 12 weight rows, c < 32 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile32x32(y *float32, ldy int, w *float32, ldw int, x *float32, k int)
+func tile32x32(y *float32, ldy int, w *float32, ldw int, x *float32, k int, ahead *byte)
 
 // tile32x16: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*16+c],
 // r < 12 weight rows, c < 16 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile32x16(y *float32, ldy int, w *float32, ldw int, x *float32, k int)
+func tile32x16(y *float32, ldy int, w *float32, ldw int, x *float32, k int, ahead *byte)
 
 // tile64x16: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*16+c],
 // r < 12 weight rows, c < 16 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile64x16(y *float64, ldy int, w *float64, ldw int, x *float64, k int)
+func tile64x16(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead *byte)
 
 // tile64x8: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*8+c],
 // r < 12 weight rows, c < 8 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile64x8(y *float64, ldy int, w *float64, ldw int, x *float64, k int)
+func tile64x8(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead *byte)

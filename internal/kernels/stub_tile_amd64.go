@@ -6,15 +6,17 @@ package kernels
 
 // tile32: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*16+c],
 // r < 6 weight rows, c < 16 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile32(y *float32, ldy int, w *float32, ldw int, x *float32, k int)
+func tile32(y *float32, ldy int, w *float32, ldw int, x *float32, k int, ahead *byte)
 
 // tile64: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*8+c],
 // r < 6 weight rows, c < 8 tokens; k > 0. Each sum is one chain of k products, added to y at the end.
+// Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.
 //
 //go:noescape
-func tile64(y *float64, ldy int, w *float64, ldw int, x *float64, k int)
+func tile64(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead *byte)
 
 // transpose8: dst[c*ldd+r] = src[r*lds+c] for r, c < 8.
 //

@@ -4,42 +4,42 @@
 
 package kernels
 
-// unpackF32: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+// unpackF32: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 //
 //go:noescape
 func unpackF32(a *byte)
 
-// unpackF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+// unpackF16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 //
 //go:noescape
 func unpackF16(a *byte)
 
-// unpackBF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+// unpackBF16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 //
 //go:noescape
 func unpackBF16(a *byte)
 
-// unpackF32R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+// unpackF32R16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 //
 //go:noescape
 func unpackF32R16(a *byte)
 
-// unpackBF16R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+// unpackBF16R16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 //
 //go:noescape
 func unpackBF16R16(a *byte)
 
-// unpackI8: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+// unpackI8: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 //
 //go:noescape
 func unpackI8(a *byte)
 
-// unpackI4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+// unpackI4: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 //
 //go:noescape
 func unpackI4(a *byte)
 
-// unpackU4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+// unpackU4: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 //
 //go:noescape
 func unpackU4(a *byte)

@@ -5,219 +5,273 @@
 #include "textflag.h"
 
 // func unpackF32(a *byte)
-// Requires: AVX, MMX+
+// Requires: AVX
 TEXT ·unpackF32(SB), NOSPLIT, $0-8
-	// unpackF32: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+	// unpackF32: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), SI
+
+row:
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ DX, DI
+	JMP  enter
 
 loop:
-	CMPQ       DX, $0x10
-	JL         done
-	PREFETCHT0 (CX)(AX*1)
-	VMOVUPS    (CX), Y0
-	VMOVUPS    Y0, (BX)
-	VMOVUPS    32(CX), Y0
-	VMOVUPS    Y0, 32(BX)
-	ADDQ       $0x00000040, BX
-	ADDQ       $0x00000040, CX
-	SUBQ       $0x10, DX
-	JMP        loop
+	VMOVUPS (R8), Y0
+	VMOVUPS Y0, (R9)
+	VMOVUPS 32(R8), Y0
+	VMOVUPS Y0, 32(R9)
+	ADDQ    $0x00000040, R8
+	ADDQ    $0x00000040, R9
+	SUBQ    $0x10, DI
 
-done:
+enter:
+	CMPQ DI, $0x10
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), BX
+	DECQ SI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackF16(a *byte)
-// Requires: AVX, F16C, MMX+
+// Requires: AVX, F16C
 TEXT ·unpackF16(SB), NOSPLIT, $0-8
-	// unpackF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+	// unpackF16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), SI
+
+row:
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ DX, DI
+	JMP  enter
 
 loop:
-	CMPQ       DX, $0x10
-	JL         done
-	PREFETCHT0 (CX)(AX*1)
-	VCVTPH2PS  (CX), Y0
-	VMOVUPS    Y0, (BX)
-	VCVTPH2PS  16(CX), Y0
-	VMOVUPS    Y0, 32(BX)
-	ADDQ       $0x00000040, BX
-	ADDQ       $0x00000020, CX
-	SUBQ       $0x10, DX
-	JMP        loop
+	VCVTPH2PS (R8), Y0
+	VMOVUPS   Y0, (R9)
+	VCVTPH2PS 16(R8), Y0
+	VMOVUPS   Y0, 32(R9)
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000040, R9
+	SUBQ      $0x10, DI
 
-done:
+enter:
+	CMPQ DI, $0x10
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), BX
+	DECQ SI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackBF16(a *byte)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2
 TEXT ·unpackBF16(SB), NOSPLIT, $0-8
-	// unpackBF16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+	// unpackBF16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), SI
+
+row:
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ DX, DI
+	JMP  enter
 
 loop:
-	CMPQ       DX, $0x10
-	JL         done
-	PREFETCHT0 (CX)(AX*1)
-	VPMOVZXWD  (CX), Y0
-	VPSLLD     $0x10, Y0, Y0
-	VMOVUPS    Y0, (BX)
-	VPMOVZXWD  16(CX), Y0
-	VPSLLD     $0x10, Y0, Y0
-	VMOVUPS    Y0, 32(BX)
-	ADDQ       $0x00000040, BX
-	ADDQ       $0x00000020, CX
-	SUBQ       $0x10, DX
-	JMP        loop
+	VPMOVZXWD (R8), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (R9)
+	VPMOVZXWD 16(R8), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, 32(R9)
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000040, R9
+	SUBQ      $0x10, DI
 
-done:
+enter:
+	CMPQ DI, $0x10
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), BX
+	DECQ SI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackF32R16(a *byte)
-// Requires: AVX, F16C, MMX+
+// Requires: AVX, F16C
 TEXT ·unpackF32R16(SB), NOSPLIT, $0-8
-	// unpackF32R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+	// unpackF32R16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), SI
+
+row:
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ DX, DI
+	JMP  enter
 
 loop:
-	CMPQ       DX, $0x10
-	JL         done
-	PREFETCHT0 (CX)(AX*1)
-	VMOVUPS    (CX), Y0
-	VCVTPS2PH  $0x00, Y0, X0
-	VCVTPH2PS  X0, Y0
-	VMOVUPS    Y0, (BX)
-	VMOVUPS    32(CX), Y0
-	VCVTPS2PH  $0x00, Y0, X0
-	VCVTPH2PS  X0, Y0
-	VMOVUPS    Y0, 32(BX)
-	ADDQ       $0x00000040, BX
-	ADDQ       $0x00000040, CX
-	SUBQ       $0x10, DX
-	JMP        loop
+	VMOVUPS   (R8), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, (R9)
+	VMOVUPS   32(R8), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, 32(R9)
+	ADDQ      $0x00000040, R8
+	ADDQ      $0x00000040, R9
+	SUBQ      $0x10, DI
 
-done:
+enter:
+	CMPQ DI, $0x10
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), BX
+	DECQ SI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackBF16R16(a *byte)
-// Requires: AVX, AVX2, F16C, MMX+
+// Requires: AVX, AVX2, F16C
 TEXT ·unpackBF16R16(SB), NOSPLIT, $0-8
-	// unpackBF16R16: a.dst[i] = w[i] for i < n, n a multiple of 16; the line a.ahead bytes on is asked for.
+	// unpackBF16R16: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 16.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 120(AX), BX
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), SI
+
+row:
+	MOVQ CX, R8
+	MOVQ BX, R9
+	MOVQ DX, DI
+	JMP  enter
 
 loop:
-	CMPQ       DX, $0x10
-	JL         done
-	PREFETCHT0 (CX)(AX*1)
-	VPMOVZXWD  (CX), Y0
-	VPSLLD     $0x10, Y0, Y0
-	VCVTPS2PH  $0x00, Y0, X0
-	VCVTPH2PS  X0, Y0
-	VMOVUPS    Y0, (BX)
-	VPMOVZXWD  16(CX), Y0
-	VPSLLD     $0x10, Y0, Y0
-	VCVTPS2PH  $0x00, Y0, X0
-	VCVTPH2PS  X0, Y0
-	VMOVUPS    Y0, 32(BX)
-	ADDQ       $0x00000040, BX
-	ADDQ       $0x00000020, CX
-	SUBQ       $0x10, DX
-	JMP        loop
+	VPMOVZXWD (R8), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, (R9)
+	VPMOVZXWD 16(R8), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, 32(R9)
+	ADDQ      $0x00000020, R8
+	ADDQ      $0x00000040, R9
+	SUBQ      $0x10, DI
 
-done:
+enter:
+	CMPQ DI, $0x10
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), BX
+	DECQ SI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackI8(a *byte)
-// Requires: AVX, AVX2, F16C, MMX+
+// Requires: AVX, AVX2, F16C
 TEXT ·unpackI8(SB), NOSPLIT, $0-8
-	// unpackI8: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+	// unpackI8: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 120(AX), SI
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), DI
+
+row:
+	MOVQ CX, R9
+	MOVQ SI, R11
+	MOVQ DX, R8
+	MOVQ BX, R10
+	JMP  enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(AX*1)
-	VPBROADCASTW (BX), X0
+	VPBROADCASTW (R10), X0
 	VCVTPH2PS    X0, Y0
-	VPMOVSXBD    (CX), Y1
+	VPMOVSXBD    (R9), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, (SI)
-	VPMOVSXBD    8(CX), Y1
+	VMOVUPS      Y1, (R11)
+	VPMOVSXBD    8(R9), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 32(SI)
-	VPMOVSXBD    16(CX), Y1
+	VMOVUPS      Y1, 32(R11)
+	VPMOVSXBD    16(R9), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 64(SI)
-	VPMOVSXBD    24(CX), Y1
+	VMOVUPS      Y1, 64(R11)
+	VPMOVSXBD    24(R9), Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y0, Y1, Y1
 	VCVTPS2PH    $0x00, Y1, X1
 	VCVTPH2PS    X1, Y1
-	VMOVUPS      Y1, 96(SI)
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x00000020, CX
-	ADDQ         $0x02, BX
-	SUBQ         $0x20, DX
-	JMP          loop
+	VMOVUPS      Y1, 96(R11)
+	ADDQ         $0x00000020, R9
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x02, R10
+	SUBQ         $0x20, R8
 
-done:
+enter:
+	CMPQ R8, $0x20
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), SI
+	ADDQ 40(AX), BX
+	DECQ DI
+	JNE  row
 	VZEROUPPER
 	RET
 
 // func unpackI4(a *byte)
-// Requires: AVX, AVX2, F16C, MMX+
+// Requires: AVX, AVX2, F16C
 TEXT ·unpackI4(SB), NOSPLIT, $0-8
-	// unpackI4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+	// unpackI4: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 120(AX), SI
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), DI
+
+row:
+	MOVQ CX, R9
+	MOVQ SI, R11
+	MOVQ DX, R8
+	MOVQ BX, R10
+	JMP  enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(AX*1)
-	VPBROADCASTW (BX), X0
+	VPBROADCASTW (R10), X0
 	VCVTPH2PS    X0, Y0
 	VMULPS       signedQ<>+0(SB), Y0, Y1
 	VMULPS       signedQ<>+32(SB), Y0, Y0
@@ -225,41 +279,47 @@ loop:
 	VCVTPH2PS    X1, Y1
 	VCVTPS2PH    $0x00, Y0, X0
 	VCVTPH2PS    X0, Y0
-	VPBROADCASTD (CX), Y3
+	VPBROADCASTD (R9), Y3
 	VPSRLVD      nibbleAt<>+0(SB), Y3, Y3
 	VPERMPS      Y1, Y3, Y2
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, (SI)
-	VPBROADCASTD 4(CX), Y3
+	VMOVUPS      Y2, (R11)
+	VPBROADCASTD 4(R9), Y3
 	VPSRLVD      nibbleAt<>+0(SB), Y3, Y3
 	VPERMPS      Y1, Y3, Y2
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, 32(SI)
-	VPBROADCASTD 8(CX), Y3
+	VMOVUPS      Y2, 32(R11)
+	VPBROADCASTD 8(R9), Y3
 	VPSRLVD      nibbleAt<>+0(SB), Y3, Y3
 	VPERMPS      Y1, Y3, Y2
 	VPERMPS      Y0, Y3, Y4
 	VPSLLD       $0x1c, Y3, Y3
 	VBLENDVPS    Y3, Y4, Y2, Y2
-	VMOVUPS      Y2, 64(SI)
-	VPBROADCASTD 12(CX), Y2
+	VMOVUPS      Y2, 64(R11)
+	VPBROADCASTD 12(R9), Y2
 	VPSRLVD      nibbleAt<>+0(SB), Y2, Y2
 	VPERMPS      Y1, Y2, Y1
 	VPERMPS      Y0, Y2, Y0
 	VPSLLD       $0x1c, Y2, Y2
 	VBLENDVPS    Y2, Y0, Y1, Y1
-	VMOVUPS      Y1, 96(SI)
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x00000010, CX
-	ADDQ         $0x02, BX
-	SUBQ         $0x20, DX
-	JMP          loop
+	VMOVUPS      Y1, 96(R11)
+	ADDQ         $0x00000010, R9
+	ADDQ         $0x00000080, R11
+	ADDQ         $0x02, R10
+	SUBQ         $0x20, R8
 
-done:
+enter:
+	CMPQ R8, $0x20
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), SI
+	ADDQ 40(AX), BX
+	DECQ DI
+	JNE  row
 	VZEROUPPER
 	RET
 
@@ -292,24 +352,29 @@ DATA nibbleAt<>+28(SB)/4, $0x0000001c
 GLOBL nibbleAt<>(SB), RODATA|NOPTR, $32
 
 // func unpackU4(a *byte)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2
 TEXT ·unpackU4(SB), NOSPLIT, $0-8
-	// unpackU4: a.dst[i] = w[i] for i < n, n a multiple of 32; the line a.ahead bytes on is asked for.
+	// unpackU4: for r < rows: the row r*dstStride bytes on from dst is w[r*wStride:][i] for i < n, n a multiple of 32.
 	MOVQ a+0(FP), AX
 	MOVQ (AX), CX
 	MOVQ 48(AX), DX
 	MOVQ 8(AX), BX
 	MOVQ 16(AX), SI
 	MOVQ 120(AX), DI
-	MOVQ 128(AX), AX
+	MOVQ 152(AX), R8
+
+row:
+	MOVQ CX, R10
+	MOVQ DI, R13
+	MOVQ DX, R9
+	MOVQ BX, R11
+	MOVQ SI, R12
+	JMP  enter
 
 loop:
-	CMPQ         DX, $0x20
-	JL           done
-	PREFETCHT0   (CX)(AX*1)
-	VPBROADCASTW (BX), Y0
+	VPBROADCASTW (R11), Y0
 	VPSLLD       $0x10, Y0, Y0
-	VPBROADCASTW (SI), Y1
+	VPBROADCASTW (R12), Y1
 	VPSLLD       $0x10, Y1, Y1
 	VMULPS       unsignedQ<>+0(SB), Y0, Y2
 	VMULPS       unsignedQ<>+32(SB), Y0, Y3
@@ -335,42 +400,49 @@ loop:
 	VPADDD       halfBF16<>+0(SB), Y3, Y3
 	VPADDD       Y0, Y3, Y3
 	VPAND        keepBF16<>+0(SB), Y3, Y3
-	VPBROADCASTD (CX), Y1
+	VPBROADCASTD (R10), Y1
 	VPSRLVD      nibbleAt<>+0(SB), Y1, Y1
 	VPERMPS      Y2, Y1, Y0
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, (DI)
-	VPBROADCASTD 4(CX), Y1
+	VMOVUPS      Y0, (R13)
+	VPBROADCASTD 4(R10), Y1
 	VPSRLVD      nibbleAt<>+0(SB), Y1, Y1
 	VPERMPS      Y2, Y1, Y0
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 32(DI)
-	VPBROADCASTD 8(CX), Y1
+	VMOVUPS      Y0, 32(R13)
+	VPBROADCASTD 8(R10), Y1
 	VPSRLVD      nibbleAt<>+0(SB), Y1, Y1
 	VPERMPS      Y2, Y1, Y0
 	VPERMPS      Y3, Y1, Y4
 	VPSLLD       $0x1c, Y1, Y1
 	VBLENDVPS    Y1, Y4, Y0, Y0
-	VMOVUPS      Y0, 64(DI)
-	VPBROADCASTD 12(CX), Y0
+	VMOVUPS      Y0, 64(R13)
+	VPBROADCASTD 12(R10), Y0
 	VPSRLVD      nibbleAt<>+0(SB), Y0, Y0
 	VPERMPS      Y2, Y0, Y1
 	VPERMPS      Y3, Y0, Y2
 	VPSLLD       $0x1c, Y0, Y0
 	VBLENDVPS    Y0, Y2, Y1, Y1
-	VMOVUPS      Y1, 96(DI)
-	ADDQ         $0x00000080, DI
-	ADDQ         $0x00000010, CX
-	ADDQ         $0x02, BX
-	ADDQ         $0x02, SI
-	SUBQ         $0x20, DX
-	JMP          loop
+	VMOVUPS      Y1, 96(R13)
+	ADDQ         $0x00000010, R10
+	ADDQ         $0x00000080, R13
+	ADDQ         $0x02, R11
+	ADDQ         $0x02, R12
+	SUBQ         $0x20, R9
 
-done:
+enter:
+	CMPQ R9, $0x20
+	JGE  loop
+	ADDQ 32(AX), CX
+	ADDQ 168(AX), DI
+	ADDQ 40(AX), BX
+	ADDQ 40(AX), SI
+	DECQ R8
+	JNE  row
 	VZEROUPPER
 	RET
 

@@ -53,8 +53,12 @@ func scaleF16(scale, _ Mem) []reg.VecVirtual {
 
 // roundF16 is y = R16(y): to binary16 and back.
 func roundF16(y reg.VecVirtual) {
-	VCVTPS2PH(U8(0), y, y.AsX())
-	VCVTPH2PS(y.AsX(), y)
+	h := y.AsX()
+	if y.Size() == 64 {
+		h = y.AsY()
+	}
+	VCVTPS2PH(U8(0), y, h)
+	VCVTPH2PS(h, y)
 }
 
 // loadI8 is R16(q * scale).

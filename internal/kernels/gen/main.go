@@ -31,7 +31,8 @@ var files = map[string]func(){
 	"wide_512":       wide512,
 	"exp":            exps,
 	"round":          rounds,
-	"unpack":         func() { each(formats, unpack) },
+	"unpack":         func() { each(formats, func(f format) { unpack(f, ymm) }) },
+	"unpack_512":     unpacks512,
 	"quick": func() {
 		for _, q := range []quick{scaleI8(false), roundI8(false), exactI8(false), scaleI4(), roundI4(false), roundU4(false)} {
 			q.emit()

@@ -15,7 +15,7 @@ const (
 	argWStride, argSStride, argN      = 32, 40, 48
 	argSum32, argSum64, argSq, argDst = 56, 72, 104, 120
 	argAhead, argOff, argTable        = 128, 136, 144
-	argRows, argSqs                   = 152, 160
+	argRows, argSqs, argDstStride     = 152, 160, 168
 )
 
 func load64(a reg.Register, disp int) reg.GPVirtual {
@@ -80,21 +80,6 @@ func (k *walk) block(r int) []reg.VecVirtual {
 		m.Index, m.Scale = k.ss, uint8(r)
 	}
 	return k.f.block(s, m)
-}
-
-// prefetch asks for what lies ahead of the current round of row r, a line of 64 bytes at a time.
-func (k *walk) prefetch(r int, ahead reg.Register, step int) {
-	m := k.row(r)
-	if m.Index == nil {
-		m.Index, m.Scale = ahead, 1
-	} else {
-		p := GP64()
-		LEAQ(m, p)
-		m = Mem{Base: p, Index: ahead, Scale: 1}
-	}
-	for at := 0; at < max(64, step*k.f.bits/8); at += 64 {
-		PREFETCHT0(m.Offset(at))
-	}
 }
 
 // next moves on by a round of step elements.
@@ -344,29 +329,4 @@ func (q *sequence) putSum64(acc []reg.VecVirtual) {
 	lanes64(acc[0], h)
 	VMOVSD(h, Mem{Base: q.dst})
 	ADDQ(U8(8), q.dst)
-}
-
-// unpack writes n weights of one row as float32.
-func unpack(f format) {
-	TEXT("unpack"+f.name, NOSPLIT, "func(a *byte)")
-	describe(fmt.Sprintf("unpack%s: a.dst[i] = w[i] for i < n, n a multiple of %d; the line a.ahead bytes on is asked for.", f.name, f.step))
-	a := Load(Param("a"), GP64())
-	k := newWalk(f, a, 1)
-	dst, ahead := load64(a, argDst), load64(a, argAhead)
-	Label("loop")
-	CMPQ(k.n, U8(f.step))
-	JL(LabelRef("done"))
-	k.prefetch(0, ahead, f.step)
-	blk := k.block(0)
-	for i := range f.step / 8 {
-		y := YMM()
-		f.load(y, f.at(k.row(0), i), blk)
-		VMOVUPS(y, Mem{Base: dst, Disp: 32 * i})
-	}
-	ADDQ(U32(4*f.step), dst)
-	k.next(f.step)
-	JMP(LabelRef("loop"))
-	Label("done")
-	VZEROUPPER()
-	RET()
 }

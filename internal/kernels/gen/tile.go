@@ -35,11 +35,13 @@ func (t tile) emit() {
 	}
 	column := wide * t.regs // bytes of x that one column of w meets
 	tokens := column / t.size
-	TEXT(t.name, NOSPLIT, "func(y *"+typ+", ldy int, w *"+typ+", ldw int, x *"+typ+", k int)")
+	TEXT(t.name, NOSPLIT, "func(y *"+typ+", ldy int, w *"+typ+", ldw int, x *"+typ+", k int, ahead *byte)")
 	describe(fmt.Sprintf("%s: y[r*ldy+c] += sum over i < k of w[r*ldw+i] * x[i*%d+c],", t.name, tokens),
-		fmt.Sprintf("r < %d weight rows, c < %d tokens; k > 0. Each sum is one chain of k products, added to y at the end.", t.rows, tokens))
+		fmt.Sprintf("r < %d weight rows, c < %d tokens; k > 0. Each sum is one chain of k products, added to y at the end.", t.rows, tokens),
+		"Meanwhile the k/4 lines from ahead on are asked for, which may be anywhere.")
 	y, w, x := Load(Param("y"), GP64()), Load(Param("w"), GP64()), Load(Param("x"), GP64())
 	ldy, ldw, k := Load(Param("ldy"), GP64()), Load(Param("ldw"), GP64()), Load(Param("k"), GP64())
+	ahead := Load(Param("ahead"), GP64())
 	shift := map[int]uint8{4: 2, 8: 3}[t.size]
 	SHLQ(U8(shift), ldy)
 	SHLQ(U8(shift), ldw)
@@ -85,6 +87,8 @@ func (t tile) emit() {
 	Label("four")
 	CMPQ(k, U8(4))
 	JL(LabelRef("one"))
+	PREFETCHT1(Mem{Base: ahead})
+	ADDQ(U8(64), ahead)
 	for i := range 4 {
 		step(i)
 	}
