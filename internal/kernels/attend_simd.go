@@ -112,7 +112,7 @@ func (b *attendBlock) meet(j, n int) {
 		}
 	} else {
 		b.tiles(from, b.scores, keyBlock, b.q, hd, b.k, n, func(panel []float32, c int) {
-			packTokens(panel, a.K[j*a.KVStride:], a.KVStride, hd, c, n, b.g.lanes)
+			b.g.turn.packTokens(panel, a.K[j*a.KVStride:], a.KVStride, hd, c, n, b.g.lanes)
 		}, hd, true)
 	}
 	for i := from; i < b.heads; i++ {

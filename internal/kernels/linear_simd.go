@@ -33,6 +33,7 @@ type tiling[T float32 | float64] struct {
 	stripe int                           // weight rows that are unpacked together, whole tiles
 	lanes  int                           // tokens of a register tile
 	wide   map[*rowsKernel]func(a *byte) // what unpacks with wider registers
+	turn   turn16
 	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte)
 	half   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte) // of lanes/2 tokens; nil if there is none
 	// quick is the fast product of a few tokens where the stored form has a way of its own; nil if none has.
@@ -85,11 +86,11 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 		p.For((padded+g.lanes-1)/g.lanes, g.lanes*n, func(lo, hi int) {
 			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
 				width := g.width(t, padded)
-				packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, n, t, T, width)
+				g.turn.packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, n, t, T, width)
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, padded, g.stripe, g.wide)
+			s := g.newStripe(w, padded)
 			defer s.free()
 			for i := lo; i < hi; i++ {
 				s.start(i * g.stripe)
@@ -144,7 +145,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 			defer scratch32.put(narrow)
 			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
 				width := g.width(t, padded)
-				packTokens(narrow.x[:width*n], x[t0*n:], n, n, t, T, width)
+				g.turn.packTokens(narrow.x[:width*n], x[t0*n:], n, n, t, T, width)
 				widenWhole(&packed.x[t*n], &narrow.x[0], width*n)
 			}
 			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
@@ -155,7 +156,7 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 			}
 		})
 		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := newStripe(w, padded, g.stripe, g.wide)
+			s := g.newStripe(w, padded)
 			defer s.free()
 			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.stripe*depth)
 			for i := lo; i < hi; i++ {
@@ -181,26 +182,48 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 // simdSpeed is how many times faster than portable code these kernels multiply: what Pool.For is told counts in its terms.
 const simdSpeed = 8
 
+// turn16 turns 16 rows of n numbers, a multiple of 16 (gen/tile.go); nil where there is no such kernel.
+type turn16 func(dst *float32, ldd int, src *float32, lds int, n int)
+
 // packTokens turns tokens t.. of x, T rows of n numbers that begin ld apart, into a panel [n, lanes]: the tokens of one column side by side, zeros where
 // there are none.
-func packTokens(panel, x []float32, ld, n, t, T, lanes int) {
-	for g := 0; g < lanes; g += 8 {
-		whole := 0
-		if t+g+8 <= T {
-			for ; whole+8 <= n; whole += 8 {
-				transpose8(&panel[whole*lanes+g], lanes, &x[(t+g)*ld+whole], ld)
-			}
+func (turn turn16) packTokens(panel, x []float32, ld, n, t, T, lanes int) {
+	have := max(0, min(lanes, T-t))
+	if have > 0 {
+		turn.transpose(panel, lanes, x[t*ld:], ld, have, n)
+	}
+	if have < lanes {
+		for i := range n {
+			clear(panel[i*lanes+have : (i+1)*lanes])
 		}
-		for c := g; c < g+8; c++ {
-			if t+c >= T {
-				for i := range n {
-					panel[i*lanes+c] = 0
-				}
-				continue
-			}
-			for i, v := range x[(t+c)*ld+whole : (t+c)*ld+n] {
-				panel[(whole+i)*lanes+c] = v
-			}
+	}
+}
+
+// transpose is dst[c*ldd+r] = src[r*lds+c] for r < rows and c < cols.
+func (turn turn16) transpose(dst []float32, ldd int, src []float32, lds, rows, cols int) {
+	r := 0
+	if whole := cols &^ 15; turn != nil && whole > 0 {
+		for ; r+16 <= rows; r += 16 {
+			turn(&dst[r], ldd, &src[r*lds], lds, whole)
+			transposeGo(dst[r:], ldd, src[r*lds:], lds, 16, whole, cols)
+		}
+	}
+	for ; r+8 <= rows; r += 8 {
+		c := 0
+		for ; c+8 <= cols; c += 8 {
+			transpose8(&dst[c*ldd+r], ldd, &src[r*lds+c], lds)
+		}
+		transposeGo(dst[r:], ldd, src[r*lds:], lds, 8, c, cols)
+	}
+	if r < rows {
+		transposeGo(dst[r:], ldd, src[r*lds:], lds, rows-r, 0, cols)
+	}
+}
+
+func transposeGo(dst []float32, ldd int, src []float32, lds, rows, c0, cols int) {
+	for c := c0; c < cols; c++ {
+		for r := range rows {
+			dst[c*ldd+r] = src[r*lds+c]
 		}
 	}
 }
@@ -216,6 +239,7 @@ type stripe struct {
 
 	args    rowsArgs
 	unpacks func(a *byte)
+	turn    turn16
 	ahead   []byte         // of the next stripe's rows, what has not been asked for
 	decoded []float32      // whole rows, where the format has no assembly
 	w32     *lent[float32] // [size, depth]
@@ -225,15 +249,16 @@ type stripe struct {
 	sq      []float64 // sum of w*w of each row
 }
 
-func newStripe(w *Matrix, tokens, size int, wide map[*rowsKernel]func(a *byte)) *stripe {
-	s := &stripe{w: w, k: w.rowsKernel(), tokens: tokens, size: size, sq: make([]float64, size)}
+func (g *tiling[T]) newStripe(w *Matrix, tokens int) *stripe {
+	size := g.stripe
+	s := &stripe{w: w, k: w.rowsKernel(), turn: g.turn, tokens: tokens, size: size, sq: make([]float64, size)}
 	s.w32, s.y32 = scratch32.get(size*depth), scratch32.get(size*tokens)
 	clear(s.w32.x) // rows that a tile reads and nobody asks for hold numbers, not what was left there
 	switch {
 	case s.k == nil:
 		s.decoded = make([]float32, size*w.Cols)
 	default:
-		if s.unpacks = wide[s.k]; s.unpacks == nil {
+		if s.unpacks = g.wide[s.k]; s.unpacks == nil {
 			s.unpacks = s.k.unpack
 		}
 	}
@@ -360,22 +385,5 @@ func (s *stripe) round(xn, exact []float64, x []float32) {
 
 // write turns y [rows, tokens] into out [T, w.Rows].
 func (s *stripe) write(out, y []float32, T int) {
-	N := s.w.Rows
-	r := 0
-	for ; r+8 <= s.rows; r += 8 {
-		t := 0
-		for ; t+8 <= T; t += 8 {
-			transpose8(&out[t*N+s.first+r], N, &y[r*s.tokens+t], s.tokens)
-		}
-		s.writeRest(out, y, r, r+8, t, T)
-	}
-	s.writeRest(out, y, r, s.rows, 0, T)
-}
-
-func (s *stripe) writeRest(out, y []float32, r0, r1, t0, T int) {
-	for t := t0; t < T; t++ {
-		for r := r0; r < r1; r++ {
-			out[t*s.w.Rows+s.first+r] = y[r*s.tokens+t]
-		}
-	}
+	s.turn.transpose(out[s.first:], s.w.Rows, y, s.tokens, s.rows, T)
 }

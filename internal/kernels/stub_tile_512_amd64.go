@@ -31,3 +31,8 @@ func tile64x16(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahea
 //
 //go:noescape
 func tile64x8(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead *byte)
+
+// transpose16: dst[c*ldd+r] = src[r*lds+c] for r < 16 and c < n, n a multiple of 16.
+//
+//go:noescape
+func transpose16(dst *float32, ldd int, src *float32, lds int, n int)

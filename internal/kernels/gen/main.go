@@ -109,6 +109,7 @@ func tiles512() {
 	} {
 		t.typed().emit()
 	}
+	transpose16()
 }
 
 // typed is t with the instructions of its numbers.

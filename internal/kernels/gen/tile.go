@@ -162,6 +162,64 @@ func transpose8() {
 	RET()
 }
 
+// transpose16 turns blocks of 16 by 16 float32: pairs of rows are interleaved by one and by two numbers within 128 bits, then
+// the quarters are turned.
+func transpose16() {
+	TEXT("transpose16", NOSPLIT, "func(dst *float32, ldd int, src *float32, lds int, n int)")
+	describe("transpose16: dst[c*ldd+r] = src[r*lds+c] for r < 16 and c < n, n a multiple of 16.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	ldd, lds, n := Load(Param("ldd"), GP64()), Load(Param("lds"), GP64()), Load(Param("n"), GP64())
+	SHLQ(U8(2), ldd)
+	SHLQ(U8(2), lds)
+	Label("loop")
+	CMPQ(n, U8(16))
+	JL(LabelRef("done"))
+	from := GP64()
+	MOVQ(src, from)
+	a, b := make([]reg.VecVirtual, 16), make([]reg.VecVirtual, 16)
+	for r := range a {
+		a[r] = ZMM()
+		VMOVUPS(Mem{Base: from}, a[r])
+		if r < 15 {
+			ADDQ(lds, from)
+		}
+	}
+	for r := 0; r < 16; r += 2 {
+		b[r], b[r+1] = ZMM(), ZMM()
+		VUNPCKLPS(a[r+1], a[r], b[r])
+		VUNPCKHPS(a[r+1], a[r], b[r+1])
+	}
+	// a[4*g+c]: columns c, 4+c, 8+c, 12+c of rows 4*g .. 4*g+3
+	for g := 0; g < 16; g += 4 {
+		VUNPCKLPD(b[g+2], b[g], a[g])
+		VUNPCKHPD(b[g+2], b[g], a[g+1])
+		VUNPCKLPD(b[g+3], b[g+1], a[g+2])
+		VUNPCKHPD(b[g+3], b[g+1], a[g+3])
+	}
+	for c := range 4 {
+		VSHUFF32X4(U8(0x88), a[4+c], a[c], b[c])      // columns c, 8+c of rows 0..7
+		VSHUFF32X4(U8(0xdd), a[4+c], a[c], b[4+c])    // 4+c, 12+c
+		VSHUFF32X4(U8(0x88), a[12+c], a[8+c], b[8+c]) // of rows 8..15
+		VSHUFF32X4(U8(0xdd), a[12+c], a[8+c], b[12+c])
+	}
+	for c := range 4 {
+		VSHUFF32X4(U8(0x88), b[8+c], b[c], a[c])
+		VSHUFF32X4(U8(0xdd), b[8+c], b[c], a[8+c])
+		VSHUFF32X4(U8(0x88), b[12+c], b[4+c], a[4+c])
+		VSHUFF32X4(U8(0xdd), b[12+c], b[4+c], a[12+c])
+	}
+	for c := range a {
+		VMOVUPS(a[c], Mem{Base: dst})
+		ADDQ(ldd, dst)
+	}
+	ADDQ(U8(64), src)
+	SUBQ(U8(16), n)
+	JMP(LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
 // widen turns float32 into float64 and sums their squares.
 func widen() {
 	TEXT("widenWhole", NOSPLIT, "func(dst *float64, src *float32, n int) float64")
