@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func quickScaleI8x16(a *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·quickScaleI8x16(SB), NOSPLIT, $0-8
 	// quickScaleI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -20,42 +20,77 @@ row:
 	MOVQ   48(AX), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	SUBQ   $0x00000080, DX
+	JL     rest
 
 loop:
-	VPMOVSXBD        (CX), Z2
-	VCVTDQ2PS        Z2, Z2
-	VMULPS           (SI), Z2, Z2
-	VPMOVSXBD        16(CX), Z3
-	VCVTDQ2PS        Z3, Z3
-	VFMADD231PS      64(SI), Z3, Z2
-	VFMADD231PS.BCST (BX), Z2, Z0
+	PREFETCHT1       8192(CX)
+	PREFETCHT1       8256(CX)
+	VPMOVSXBD        (CX), Z4
+	VCVTDQ2PS        Z4, Z4
+	VMULPS           (SI), Z4, Z4
+	VPMOVSXBD        16(CX), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      64(SI), Z5, Z4
+	VFMADD231PS.BCST (BX), Z4, Z0
+	VPMOVSXBD        32(CX), Z4
+	VCVTDQ2PS        Z4, Z4
+	VMULPS           128(SI), Z4, Z4
+	VPMOVSXBD        48(CX), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      192(SI), Z5, Z4
+	VFMADD231PS.BCST 4(BX), Z4, Z1
+	VPMOVSXBD        64(CX), Z4
+	VCVTDQ2PS        Z4, Z4
+	VMULPS           256(SI), Z4, Z4
+	VPMOVSXBD        80(CX), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      320(SI), Z5, Z4
+	VFMADD231PS.BCST 8(BX), Z4, Z2
+	VPMOVSXBD        96(CX), Z4
+	VCVTDQ2PS        Z4, Z4
+	VMULPS           384(SI), Z4, Z4
+	VPMOVSXBD        112(CX), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      448(SI), Z5, Z4
+	VFMADD231PS.BCST 12(BX), Z4, Z3
+	ADDQ             $0x00000200, SI
+	ADDQ             $0x00000080, CX
+	ADDQ             $0x10, BX
+	SUBQ             $0x00000080, DX
+	JGE              loop
+
+rest:
+	ADDQ $0x60, DX
+	JL   done
+
+one:
+	VPMOVSXBD        (CX), Z4
+	VCVTDQ2PS        Z4, Z4
+	VMULPS           (SI), Z4, Z4
+	VPMOVSXBD        16(CX), Z5
+	VCVTDQ2PS        Z5, Z5
+	VFMADD231PS      64(SI), Z5, Z4
+	VFMADD231PS.BCST (BX), Z4, Z0
 	ADDQ             $0x00000080, SI
-	ADDQ             $0x20, CX
+	ADDQ             $0x00000020, CX
 	ADDQ             $0x04, BX
-	SUBQ             $0x20, DX
-	JE               done
-	VPMOVSXBD        (CX), Z2
-	VCVTDQ2PS        Z2, Z2
-	VMULPS           (SI), Z2, Z2
-	VPMOVSXBD        16(CX), Z3
-	VCVTDQ2PS        Z3, Z3
-	VFMADD231PS      64(SI), Z3, Z2
-	VFMADD231PS.BCST (BX), Z2, Z1
-	ADDQ             $0x00000080, SI
-	ADDQ             $0x20, CX
-	ADDQ             $0x04, BX
-	SUBQ             $0x20, DX
-	JNE              loop
+	SUBQ             $0x00000020, DX
+	JGE              one
 
 done:
-	VADDPS        Z0, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y3
-	VADDPS        Y3, Y1, Y3
-	VEXTRACTF128  $0x01, Y3, X2
-	VADDPS        X2, X3, X2
-	VHADDPS       X2, X2, X2
-	VHADDPS       X2, X2, X2
-	VMOVSS        X2, (R8)
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y5
+	VEXTRACTF128  $0x01, Y5, X4
+	VADDPS        X4, X5, X4
+	VHADDPS       X4, X4, X4
+	VHADDPS       X4, X4, X4
+	VMOVSS        X4, (R8)
 	ADDQ          $0x04, R8
 	DECQ          DI
 	JNE           row
@@ -63,182 +98,260 @@ done:
 	RET
 
 // func quickRoundI8x16(a *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·quickRoundI8x16(SB), NOSPLIT, $0-8
-	// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    8(AX), BX
-	MOVQ    152(AX), DI
-	MOVQ    120(AX), R8
-	VMOVUPS two13<>+0(SB), Z2
+	// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+	MOVQ 16(AX), R9
 
 row:
 	MOVQ   24(AX), SI
 	MOVQ   48(AX), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	SUBQ   $0x00000080, DX
+	JL     rest
 
 loop:
-	VBROADCASTSS (BX), Z3
-	VPMOVSXBD    (CX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VMULPS       Z3, Z4, Z4
-	VMOVAPS      Z4, Z5
-	VFMADD213PS  Z4, Z2, Z5
-	VSUBPS       Z4, Z5, Z5
-	VFMADD231PS  (SI), Z5, Z0
-	VPMOVSXBD    16(CX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VMULPS       Z3, Z4, Z4
-	VMOVAPS      Z4, Z3
-	VFMADD213PS  Z4, Z2, Z3
-	VSUBPS       Z4, Z3, Z3
-	VFMADD231PS  64(SI), Z3, Z1
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x20, CX
-	ADDQ         $0x04, BX
-	SUBQ         $0x20, DX
-	JE           done
-	VBROADCASTSS (BX), Z3
-	VPMOVSXBD    (CX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VMULPS       Z3, Z4, Z4
-	VMOVAPS      Z4, Z5
-	VFMADD213PS  Z4, Z2, Z5
-	VSUBPS       Z4, Z5, Z5
-	VFMADD231PS  (SI), Z5, Z1
-	VPMOVSXBD    16(CX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VMULPS       Z3, Z4, Z4
-	VMOVAPS      Z4, Z3
-	VFMADD213PS  Z4, Z2, Z3
-	VSUBPS       Z4, Z3, Z3
-	VFMADD231PS  64(SI), Z3, Z0
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x20, CX
-	ADDQ         $0x04, BX
-	SUBQ         $0x20, DX
-	JNE          loop
+	PREFETCHT1        8192(CX)
+	PREFETCHT1        8256(CX)
+	VPMOVSXBD         (CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VFMADD231PS       (SI), Z5, Z0
+	VPMOVSXBD         16(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VFMADD231PS       64(SI), Z5, Z1
+	VPMOVSXBD         32(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       4(R9), Z4, Z5
+	VFNMADD231PS.BCST 4(BX), Z4, Z5
+	VFMADD231PS       128(SI), Z5, Z1
+	VPMOVSXBD         48(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       4(R9), Z4, Z5
+	VFNMADD231PS.BCST 4(BX), Z4, Z5
+	VFMADD231PS       192(SI), Z5, Z2
+	VPMOVSXBD         64(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       8(R9), Z4, Z5
+	VFNMADD231PS.BCST 8(BX), Z4, Z5
+	VFMADD231PS       256(SI), Z5, Z2
+	VPMOVSXBD         80(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       8(R9), Z4, Z5
+	VFNMADD231PS.BCST 8(BX), Z4, Z5
+	VFMADD231PS       320(SI), Z5, Z3
+	VPMOVSXBD         96(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       12(R9), Z4, Z5
+	VFNMADD231PS.BCST 12(BX), Z4, Z5
+	VFMADD231PS       384(SI), Z5, Z3
+	VPMOVSXBD         112(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       12(R9), Z4, Z5
+	VFNMADD231PS.BCST 12(BX), Z4, Z5
+	VFMADD231PS       448(SI), Z5, Z0
+	ADDQ              $0x00000200, SI
+	ADDQ              $0x00000080, CX
+	ADDQ              $0x10, BX
+	ADDQ              $0x10, R9
+	SUBQ              $0x00000080, DX
+	JGE               loop
+
+rest:
+	ADDQ $0x60, DX
+	JL   done
+
+one:
+	VPMOVSXBD         (CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VFMADD231PS       (SI), Z5, Z0
+	VPMOVSXBD         16(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VFMADD231PS       64(SI), Z5, Z1
+	ADDQ              $0x00000080, SI
+	ADDQ              $0x00000020, CX
+	ADDQ              $0x04, BX
+	ADDQ              $0x04, R9
+	SUBQ              $0x00000020, DX
+	JGE               one
 
 done:
-	VADDPS        Z0, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y4
-	VADDPS        Y4, Y1, Y4
-	VEXTRACTF128  $0x01, Y4, X3
-	VADDPS        X3, X4, X3
-	VHADDPS       X3, X3, X3
-	VHADDPS       X3, X3, X3
-	VMOVSS        X3, (R8)
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y5
+	VEXTRACTF128  $0x01, Y5, X4
+	VADDPS        X4, X5, X4
+	VHADDPS       X4, X4, X4
+	VHADDPS       X4, X4, X4
+	VMOVSS        X4, (R8)
 	ADDQ          $0x04, R8
 	DECQ          DI
 	JNE           row
 	VZEROUPPER
 	RET
 
-DATA two13<>+0(SB)/4, $0x39000000
-DATA two13<>+4(SB)/4, $0x39000000
-DATA two13<>+8(SB)/4, $0x39000000
-DATA two13<>+12(SB)/4, $0x39000000
-DATA two13<>+16(SB)/4, $0x39000000
-DATA two13<>+20(SB)/4, $0x39000000
-DATA two13<>+24(SB)/4, $0x39000000
-DATA two13<>+28(SB)/4, $0x39000000
-DATA two13<>+32(SB)/4, $0x39000000
-DATA two13<>+36(SB)/4, $0x39000000
-DATA two13<>+40(SB)/4, $0x39000000
-DATA two13<>+44(SB)/4, $0x39000000
-DATA two13<>+48(SB)/4, $0x39000000
-DATA two13<>+52(SB)/4, $0x39000000
-DATA two13<>+56(SB)/4, $0x39000000
-DATA two13<>+60(SB)/4, $0x39000000
-GLOBL two13<>(SB), RODATA|NOPTR, $64
-
 // func quickExactI8x16(a *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·quickExactI8x16(SB), NOSPLIT, $0-8
-	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
-	MOVQ    a+0(FP), AX
-	MOVQ    (AX), CX
-	MOVQ    48(AX), DX
-	MOVQ    8(AX), BX
-	MOVQ    152(AX), DI
-	MOVQ    120(AX), R8
-	VMOVUPS two13<>+0(SB), Z2
+	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 8(AX), BX
+	MOVQ 152(AX), DI
+	MOVQ 120(AX), R8
+	MOVQ 16(AX), R9
 
 row:
 	MOVQ   24(AX), SI
 	MOVQ   48(AX), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	SUBQ   $0x00000080, DX
+	JL     rest
 
 loop:
-	VBROADCASTSS  (BX), Z3
-	VPMOVSXBD     (CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z5
-	VFMADD213PS   Z4, Z2, Z5
-	VSUBPS        Z4, Z5, Z5
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VCVTPS2PD     Y5, Z5
-	VFMADD231PD   (SI), Z5, Z0
-	VCVTPS2PD     Y4, Z4
-	VFMADD231PD   64(SI), Z4, Z1
-	VPMOVSXBD     16(CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z3
-	VFMADD213PS   Z4, Z2, Z3
-	VSUBPS        Z4, Z3, Z3
-	VEXTRACTF64X4 $0x01, Z3, Y4
-	VCVTPS2PD     Y3, Z3
-	VFMADD231PD   128(SI), Z3, Z0
-	VCVTPS2PD     Y4, Z3
-	VFMADD231PD   192(SI), Z3, Z1
-	ADDQ          $0x00000100, SI
-	ADDQ          $0x20, CX
-	ADDQ          $0x04, BX
-	SUBQ          $0x20, DX
-	JE            done
-	VBROADCASTSS  (BX), Z3
-	VPMOVSXBD     (CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z5
-	VFMADD213PS   Z4, Z2, Z5
-	VSUBPS        Z4, Z5, Z5
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VCVTPS2PD     Y5, Z5
-	VFMADD231PD   (SI), Z5, Z1
-	VCVTPS2PD     Y4, Z4
-	VFMADD231PD   64(SI), Z4, Z0
-	VPMOVSXBD     16(CX), Z4
-	VCVTDQ2PS     Z4, Z4
-	VMULPS        Z3, Z4, Z4
-	VMOVAPS       Z4, Z3
-	VFMADD213PS   Z4, Z2, Z3
-	VSUBPS        Z4, Z3, Z3
-	VEXTRACTF64X4 $0x01, Z3, Y4
-	VCVTPS2PD     Y3, Z3
-	VFMADD231PD   128(SI), Z3, Z1
-	VCVTPS2PD     Y4, Z3
-	VFMADD231PD   192(SI), Z3, Z0
-	ADDQ          $0x00000100, SI
-	ADDQ          $0x20, CX
-	ADDQ          $0x04, BX
-	SUBQ          $0x20, DX
-	JNE           loop
+	PREFETCHT1        8192(CX)
+	PREFETCHT1        8256(CX)
+	VPMOVSXBD         (CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       (SI), Z5, Z0
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       64(SI), Z4, Z1
+	VPMOVSXBD         16(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       128(SI), Z5, Z0
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       192(SI), Z4, Z1
+	VPMOVSXBD         32(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       4(R9), Z4, Z5
+	VFNMADD231PS.BCST 4(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       256(SI), Z5, Z1
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       320(SI), Z4, Z2
+	VPMOVSXBD         48(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       4(R9), Z4, Z5
+	VFNMADD231PS.BCST 4(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       384(SI), Z5, Z1
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       448(SI), Z4, Z2
+	VPMOVSXBD         64(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       8(R9), Z4, Z5
+	VFNMADD231PS.BCST 8(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       512(SI), Z5, Z2
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       576(SI), Z4, Z3
+	VPMOVSXBD         80(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       8(R9), Z4, Z5
+	VFNMADD231PS.BCST 8(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       640(SI), Z5, Z2
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       704(SI), Z4, Z3
+	VPMOVSXBD         96(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       12(R9), Z4, Z5
+	VFNMADD231PS.BCST 12(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       768(SI), Z5, Z3
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       832(SI), Z4, Z0
+	VPMOVSXBD         112(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       12(R9), Z4, Z5
+	VFNMADD231PS.BCST 12(BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       896(SI), Z5, Z3
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       960(SI), Z4, Z0
+	ADDQ              $0x00000400, SI
+	ADDQ              $0x00000080, CX
+	ADDQ              $0x10, BX
+	ADDQ              $0x10, R9
+	SUBQ              $0x00000080, DX
+	JGE               loop
+
+rest:
+	ADDQ $0x60, DX
+	JL   done
+
+one:
+	VPMOVSXBD         (CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       (SI), Z5, Z0
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       64(SI), Z4, Z1
+	VPMOVSXBD         16(CX), Z4
+	VCVTDQ2PS         Z4, Z4
+	VMULPS.BCST       (R9), Z4, Z5
+	VFNMADD231PS.BCST (BX), Z4, Z5
+	VEXTRACTF64X4     $0x01, Z5, Y4
+	VCVTPS2PD         Y5, Z5
+	VFMADD231PD       128(SI), Z5, Z0
+	VCVTPS2PD         Y4, Z4
+	VFMADD231PD       192(SI), Z4, Z1
+	ADDQ              $0x00000100, SI
+	ADDQ              $0x00000020, CX
+	ADDQ              $0x04, BX
+	ADDQ              $0x04, R9
+	SUBQ              $0x00000020, DX
+	JGE               one
 
 done:
-	VADDPD        Z0, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y4
-	VADDPD        Y4, Y1, Y4
-	VEXTRACTF128  $0x01, Y4, X3
-	VADDPD        X3, X4, X3
-	VHADDPD       X3, X3, X3
-	VMOVSD        X3, (R8)
+	VADDPD        Z1, Z0, Z0
+	VADDPD        Z3, Z2, Z2
+	VADDPD        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y5
+	VADDPD        Y5, Y0, Y5
+	VEXTRACTF128  $0x01, Y5, X4
+	VADDPD        X4, X5, X4
+	VHADDPD       X4, X4, X4
+	VMOVSD        X4, (R8)
 	ADDQ          $0x08, R8
 	DECQ          DI
 	JNE           row
@@ -246,7 +359,7 @@ done:
 	RET
 
 // func quickRoundI4x16(a *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·quickRoundI4x16(SB), NOSPLIT, $0-8
 	// quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ a+0(FP), AX
@@ -263,48 +376,88 @@ row:
 	MOVQ   48(AX), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	SUBQ   $0x00000080, DX
+	JL     rest
 
 loop:
+	PREFETCHT1       8192(CX)
 	MOVL             (R9), R11
-	VMOVUPS          (R10)(R11*1), Z2
-	VPMOVZXBD        (CX), Z3
-	VPERMPS          Z2, Z3, Z4
-	VPSRLD           $0x04, Z3, Z3
-	VPERMPS          Z2, Z3, Z2
-	VMULPS           (SI), Z4, Z4
-	VFMADD231PS      64(SI), Z2, Z4
-	VFMADD231PS.BCST (BX), Z4, Z0
+	VMOVUPS          (R10)(R11*1), Z4
+	VPMOVZXBD        (CX), Z5
+	VPERMPS          Z4, Z5, Z6
+	VPSRLD           $0x04, Z5, Z5
+	VPERMPS          Z4, Z5, Z4
+	VMULPS           (SI), Z6, Z6
+	VFMADD231PS      64(SI), Z4, Z6
+	VFMADD231PS.BCST (BX), Z6, Z0
+	MOVL             4(R9), R11
+	VMOVUPS          (R10)(R11*1), Z4
+	VPMOVZXBD        16(CX), Z5
+	VPERMPS          Z4, Z5, Z6
+	VPSRLD           $0x04, Z5, Z5
+	VPERMPS          Z4, Z5, Z4
+	VMULPS           128(SI), Z6, Z6
+	VFMADD231PS      192(SI), Z4, Z6
+	VFMADD231PS.BCST 4(BX), Z6, Z1
+	MOVL             8(R9), R11
+	VMOVUPS          (R10)(R11*1), Z4
+	VPMOVZXBD        32(CX), Z5
+	VPERMPS          Z4, Z5, Z6
+	VPSRLD           $0x04, Z5, Z5
+	VPERMPS          Z4, Z5, Z4
+	VMULPS           256(SI), Z6, Z6
+	VFMADD231PS      320(SI), Z4, Z6
+	VFMADD231PS.BCST 8(BX), Z6, Z2
+	MOVL             12(R9), R11
+	VMOVUPS          (R10)(R11*1), Z4
+	VPMOVZXBD        48(CX), Z5
+	VPERMPS          Z4, Z5, Z6
+	VPSRLD           $0x04, Z5, Z5
+	VPERMPS          Z4, Z5, Z4
+	VMULPS           384(SI), Z6, Z6
+	VFMADD231PS      448(SI), Z4, Z6
+	VFMADD231PS.BCST 12(BX), Z6, Z3
+	ADDQ             $0x00000200, SI
+	ADDQ             $0x00000040, CX
+	ADDQ             $0x10, BX
+	ADDQ             $0x10, R9
+	SUBQ             $0x00000080, DX
+	JGE              loop
+
+rest:
+	ADDQ $0x60, DX
+	JL   done
+
+one:
+	MOVL             (R9), R11
+	VMOVUPS          (R10)(R11*1), Z4
+	VPMOVZXBD        (CX), Z5
+	VPERMPS          Z4, Z5, Z6
+	VPSRLD           $0x04, Z5, Z5
+	VPERMPS          Z4, Z5, Z4
+	VMULPS           (SI), Z6, Z6
+	VFMADD231PS      64(SI), Z4, Z6
+	VFMADD231PS.BCST (BX), Z6, Z0
 	ADDQ             $0x00000080, SI
-	ADDQ             $0x10, CX
+	ADDQ             $0x00000010, CX
 	ADDQ             $0x04, BX
 	ADDQ             $0x04, R9
-	SUBQ             $0x20, DX
-	JE               done
-	MOVL             (R9), R11
-	VMOVUPS          (R10)(R11*1), Z2
-	VPMOVZXBD        (CX), Z3
-	VPERMPS          Z2, Z3, Z4
-	VPSRLD           $0x04, Z3, Z3
-	VPERMPS          Z2, Z3, Z2
-	VMULPS           (SI), Z4, Z4
-	VFMADD231PS      64(SI), Z2, Z4
-	VFMADD231PS.BCST (BX), Z4, Z1
-	ADDQ             $0x00000080, SI
-	ADDQ             $0x10, CX
-	ADDQ             $0x04, BX
-	ADDQ             $0x04, R9
-	SUBQ             $0x20, DX
-	JNE              loop
+	SUBQ             $0x00000020, DX
+	JGE              one
 
 done:
-	VADDPS        Z0, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y3
-	VADDPS        Y3, Y1, Y3
-	VEXTRACTF128  $0x01, Y3, X2
-	VADDPS        X2, X3, X2
-	VHADDPS       X2, X2, X2
-	VHADDPS       X2, X2, X2
-	VMOVSS        X2, (R8)
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y5
+	VADDPS        Y5, Y0, Y5
+	VEXTRACTF128  $0x01, Y5, X4
+	VADDPS        X4, X5, X4
+	VHADDPS       X4, X4, X4
+	VHADDPS       X4, X4, X4
+	VMOVSS        X4, (R8)
 	ADDQ          $0x04, R8
 	DECQ          DI
 	JNE           row
@@ -312,7 +465,7 @@ done:
 	RET
 
 // func quickRoundU4x16(a *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
 	// quickRoundU4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32] + min[r, i/32] rounded to bf16, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 	MOVQ    a+0(FP), AX
@@ -321,8 +474,8 @@ TEXT ·quickRoundU4x16(SB), NOSPLIT, $0-8
 	MOVQ    8(AX), BX
 	MOVQ    152(AX), DI
 	MOVQ    120(AX), R8
-	VMOVUPS two16<>+0(SB), Z2
-	VMOVUPS expBits<>+0(SB), Z3
+	VMOVUPS two16<>+0(SB), Z4
+	VMOVUPS expBits<>+0(SB), Z5
 	MOVQ    136(AX), R10
 	MOVQ    144(AX), R11
 	MOVQ    16(AX), R9
@@ -332,62 +485,120 @@ row:
 	MOVQ   48(AX), DX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	SUBQ   $0x00000080, DX
+	JL     rest
 
 loop:
+	PREFETCHT1   8192(CX)
 	MOVL         (R10), R12
-	VMOVUPS      (R11)(R12*1), Z4
-	VBROADCASTSS (BX), Z5
-	VBROADCASTSS (R9), Z6
-	VFMADD213PS  Z6, Z5, Z4
-	VPANDD       Z3, Z4, Z5
-	VFMADD231PS  Z2, Z5, Z4
-	VFNMADD231PS Z2, Z5, Z4
-	VPMOVZXBD    (CX), Z5
-	VPERMPS      Z4, Z5, Z6
-	VPSRLD       $0x04, Z5, Z5
-	VPERMPS      Z4, Z5, Z4
-	VMULPS       (SI), Z6, Z6
-	VFMADD231PS  64(SI), Z4, Z6
-	VADDPS       Z6, Z0, Z0
+	VMOVUPS      (R11)(R12*1), Z6
+	VBROADCASTSS (BX), Z7
+	VBROADCASTSS (R9), Z8
+	VFMADD213PS  Z8, Z7, Z6
+	VPANDD       Z5, Z6, Z7
+	VFMADD231PS  Z4, Z7, Z6
+	VFNMADD231PS Z4, Z7, Z6
+	VPMOVZXBD    (CX), Z7
+	VPERMPS      Z6, Z7, Z8
+	VPSRLD       $0x04, Z7, Z7
+	VPERMPS      Z6, Z7, Z6
+	VMULPS       (SI), Z8, Z8
+	VFMADD231PS  64(SI), Z6, Z8
+	VADDPS       Z8, Z0, Z0
+	MOVL         4(R10), R12
+	VMOVUPS      (R11)(R12*1), Z6
+	VBROADCASTSS 4(BX), Z7
+	VBROADCASTSS 4(R9), Z8
+	VFMADD213PS  Z8, Z7, Z6
+	VPANDD       Z5, Z6, Z7
+	VFMADD231PS  Z4, Z7, Z6
+	VFNMADD231PS Z4, Z7, Z6
+	VPMOVZXBD    16(CX), Z7
+	VPERMPS      Z6, Z7, Z8
+	VPSRLD       $0x04, Z7, Z7
+	VPERMPS      Z6, Z7, Z6
+	VMULPS       128(SI), Z8, Z8
+	VFMADD231PS  192(SI), Z6, Z8
+	VADDPS       Z8, Z1, Z1
+	MOVL         8(R10), R12
+	VMOVUPS      (R11)(R12*1), Z6
+	VBROADCASTSS 8(BX), Z7
+	VBROADCASTSS 8(R9), Z8
+	VFMADD213PS  Z8, Z7, Z6
+	VPANDD       Z5, Z6, Z7
+	VFMADD231PS  Z4, Z7, Z6
+	VFNMADD231PS Z4, Z7, Z6
+	VPMOVZXBD    32(CX), Z7
+	VPERMPS      Z6, Z7, Z8
+	VPSRLD       $0x04, Z7, Z7
+	VPERMPS      Z6, Z7, Z6
+	VMULPS       256(SI), Z8, Z8
+	VFMADD231PS  320(SI), Z6, Z8
+	VADDPS       Z8, Z2, Z2
+	MOVL         12(R10), R12
+	VMOVUPS      (R11)(R12*1), Z6
+	VBROADCASTSS 12(BX), Z7
+	VBROADCASTSS 12(R9), Z8
+	VFMADD213PS  Z8, Z7, Z6
+	VPANDD       Z5, Z6, Z7
+	VFMADD231PS  Z4, Z7, Z6
+	VFNMADD231PS Z4, Z7, Z6
+	VPMOVZXBD    48(CX), Z7
+	VPERMPS      Z6, Z7, Z8
+	VPSRLD       $0x04, Z7, Z7
+	VPERMPS      Z6, Z7, Z6
+	VMULPS       384(SI), Z8, Z8
+	VFMADD231PS  448(SI), Z6, Z8
+	VADDPS       Z8, Z3, Z3
+	ADDQ         $0x00000200, SI
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x10, BX
+	ADDQ         $0x10, R9
+	ADDQ         $0x10, R10
+	SUBQ         $0x00000080, DX
+	JGE          loop
+
+rest:
+	ADDQ $0x60, DX
+	JL   done
+
+one:
+	MOVL         (R10), R12
+	VMOVUPS      (R11)(R12*1), Z6
+	VBROADCASTSS (BX), Z7
+	VBROADCASTSS (R9), Z8
+	VFMADD213PS  Z8, Z7, Z6
+	VPANDD       Z5, Z6, Z7
+	VFMADD231PS  Z4, Z7, Z6
+	VFNMADD231PS Z4, Z7, Z6
+	VPMOVZXBD    (CX), Z7
+	VPERMPS      Z6, Z7, Z8
+	VPSRLD       $0x04, Z7, Z7
+	VPERMPS      Z6, Z7, Z6
+	VMULPS       (SI), Z8, Z8
+	VFMADD231PS  64(SI), Z6, Z8
+	VADDPS       Z8, Z0, Z0
 	ADDQ         $0x00000080, SI
-	ADDQ         $0x10, CX
+	ADDQ         $0x00000010, CX
 	ADDQ         $0x04, BX
 	ADDQ         $0x04, R9
 	ADDQ         $0x04, R10
-	SUBQ         $0x20, DX
-	JE           done
-	MOVL         (R10), R12
-	VMOVUPS      (R11)(R12*1), Z4
-	VBROADCASTSS (BX), Z5
-	VBROADCASTSS (R9), Z6
-	VFMADD213PS  Z6, Z5, Z4
-	VPANDD       Z3, Z4, Z5
-	VFMADD231PS  Z2, Z5, Z4
-	VFNMADD231PS Z2, Z5, Z4
-	VPMOVZXBD    (CX), Z5
-	VPERMPS      Z4, Z5, Z6
-	VPSRLD       $0x04, Z5, Z5
-	VPERMPS      Z4, Z5, Z4
-	VMULPS       (SI), Z6, Z6
-	VFMADD231PS  64(SI), Z4, Z6
-	VADDPS       Z6, Z1, Z1
-	ADDQ         $0x00000080, SI
-	ADDQ         $0x10, CX
-	ADDQ         $0x04, BX
-	ADDQ         $0x04, R9
-	ADDQ         $0x04, R10
-	SUBQ         $0x20, DX
-	JNE          loop
+	SUBQ         $0x00000020, DX
+	JGE          one
 
 done:
-	VADDPS        Z0, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z1, Y5
-	VADDPS        Y5, Y1, Y5
-	VEXTRACTF128  $0x01, Y5, X4
-	VADDPS        X4, X5, X4
-	VHADDPS       X4, X4, X4
-	VHADDPS       X4, X4, X4
-	VMOVSS        X4, (R8)
+	VADDPS        Z1, Z0, Z0
+	VADDPS        Z3, Z2, Z2
+	VADDPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y7
+	VADDPS        Y7, Y0, Y7
+	VEXTRACTF128  $0x01, Y7, X6
+	VADDPS        X6, X7, X6
+	VHADDPS       X6, X6, X6
+	VHADDPS       X6, X6, X6
+	VMOVSS        X6, (R8)
 	ADDQ          $0x04, R8
 	DECQ          DI
 	JNE           row

@@ -29,11 +29,11 @@ const (
 )
 
 var (
-	quickScaleI8AVX2   = &quickKernel{quickScaleI8, scales(1), leastF16Scale, mostF16Scale, nil, false}
-	quickScaleI8AVX512 = &quickKernel{quickScaleI8x16, scales(1), leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI8AVX2   = &quickKernel{quickRoundI8, scales(0x1p13), leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI8AVX512 = &quickKernel{quickRoundI8x16, scales(0x1p13), leastF16Scale, mostF16Scale, nil, false}
-	quickScaleI4AVX2   = &quickKernel{quickScaleI4, scales(1), leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI8AVX2   = &quickKernel{quickScaleI8, widenedF16, leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI8AVX512 = &quickKernel{quickScaleI8x16, widenedF16, leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI8AVX2   = &quickKernel{quickRoundI8, roundingF16, leastF16Scale, mostF16Scale, nil, false}
+	quickRoundI8AVX512 = &quickKernel{quickRoundI8x16, roundingF16, leastF16Scale, mostF16Scale, nil, false}
+	quickScaleI4AVX2   = &quickKernel{quickScaleI4, widenedF16, leastF16Scale, mostF16Scale, nil, false}
 	quickRoundI4AVX2   = &quickKernel{quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
 	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, true}
 	quickRoundU4AVX2   = &quickKernel{quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
@@ -93,11 +93,15 @@ func widened(src []byte, loop func(at int, src *byte, n int) (least, most uint32
 	return least, most
 }
 
-// scales are f times those that are stored.
-func scales(f float32) func(q *quickRows, scale, _ []byte) (least, most uint32) {
-	return func(q *quickRows, scale, _ []byte) (least, most uint32) {
-		return widened(scale, func(at int, src *byte, n int) (least, most uint32) { return widenScales(&q.scale[at], src, n, f) })
-	}
+func widenedF16(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return widened(scale, func(at int, src *byte, n int) (least, most uint32) { return widenScales(&q.scale[at], src, n) })
+}
+
+// roundingF16 leaves 2^13+1 times the scales in low.
+func roundingF16(q *quickRows, scale, _ []byte) (least, most uint32) {
+	return widened(scale, func(at int, src *byte, n int) (least, most uint32) {
+		return roundScales(&q.scale[at], &q.low[at], src, n)
+	})
 }
 
 func mantissaF16(q *quickRows, scale, _ []byte) (least, most uint32) {
@@ -184,28 +188,28 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 	}
 }
 
-// exactScales are those of exact products with bytes.
-var exactScales = scales(0x1p13)
-
 // gemvExactQuick is out[t, o] for rows lo..hi of w, bytes in blocks of 32, exact. Rows with scales that are not quick take
 // rowsKernel; no weight of the others is larger than 128 times their largest scale.
 func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
 	batch := max(1, scalesAtOnce/per)
-	mem, sums := scratch32.get(batch*per+8), scratch64.get(batch)
+	places := batch*per + 8
+	mem, sums := scratch32.get(2*places), scratch64.get(batch)
 	defer scratch32.put(mem)
 	defer scratch64.put(sums)
+	q := quickRows{scale: mem.x[:places], low: mem.x[places:]}
 	var a rowsArgs
 	for first := lo; first < hi; first += batch {
 		last := min(first+batch, hi)
-		least, most := exactScales(&quickRows{scale: mem.x}, w.Blocks.Scale[2*first*per:2*last*per], nil)
+		least, most := roundingF16(&q, w.Blocks.Scale[2*first*per:2*last*per], nil)
 		if least < leastF16Scale || most > mostF16Scale {
 			gemvExactSIMD(out, tokens, w, first, last)
 			continue
 		}
 		largest := 128 * float64(precision.F16ToF32(uint16(most)))
 		a.point(w, first, 0, n)
-		a.scale, a.rows, a.dst = unsafe.Pointer(&mem.x[0]), last-first, unsafe.Pointer(&sums.x[0])
+		a.scale, a.min = unsafe.Pointer(&q.scale[0]), unsafe.Pointer(&q.low[0])
+		a.rows, a.dst = last-first, unsafe.Pointer(&sums.x[0])
 		for t := range tokens {
 			tok := &tokens[t]
 			a.x = unsafe.Pointer(&tok.wide[0])

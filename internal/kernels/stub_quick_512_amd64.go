@@ -10,13 +10,13 @@ package kernels
 //go:noescape
 func quickScaleI8x16(a *byte)
 
-// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// quickRoundI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundI8x16(a *byte)
 
-// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
 //
 //go:noescape

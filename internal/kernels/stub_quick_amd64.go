@@ -10,13 +10,13 @@ package kernels
 //go:noescape
 func quickScaleI8(a *byte)
 
-// quickRoundI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// quickRoundI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //
 //go:noescape
 func quickRoundI8(a *byte)
 
-// quickExactI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s, n a multiple of 32 and not 0;
+// quickExactI8: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
 //
 //go:noescape
@@ -40,10 +40,15 @@ func quickRoundI4(a *byte)
 //go:noescape
 func quickRoundU4(a *byte)
 
-// widenScales: dst[i] = f*src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// widenScales: dst[i] = src[i], binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
-func widenScales(dst *float32, src *byte, n int, f float32) (least uint32, most uint32)
+func widenScales(dst *float32, src *byte, n int) (least uint32, most uint32)
+
+// roundScales: dst[i] = 2^13 src[i] and second[i] = (2^13+1) src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+//
+//go:noescape
+func roundScales(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
 
 // splitF16: dst[i] = the sign and power of two of src[i], binary16, second[i] = 64 times its ten bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
 //

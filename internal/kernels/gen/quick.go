@@ -38,9 +38,18 @@ type quickWalk struct {
 	*walk
 	zmm           bool
 	x, off, table reg.GPVirtual
-	acc           [2]reg.VecVirtual // of which row uses the first most
+	b             int               // the block of the round
+	acc           [4]reg.VecVirtual // of which row uses the first most
 	c             []reg.VecVirtual
 }
+
+// A round is four blocks, and what lies ahead of it is asked for, into the second-level cache: a page has a block or two as
+// long as the memory takes to answer, and no prefetcher of the processor's crosses into the next one. (Asked for into the first-
+// level cache, the same lines cost as much as they gain: its places for lines that are on their way are few.)
+const (
+	quickRound = 4
+	quickAhead = 8192
+)
 
 func (k *quickWalk) vec() reg.VecVirtual {
 	if k.zmm {
@@ -62,7 +71,9 @@ func (q quick) emit() {
 	a := Load(Param("a"), GP64())
 	k := &quickWalk{walk: newWalk(format{name: q.name, bits: q.bits, block: scaleF16}, a, 1), zmm: q.zmm, x: GP64()}
 	count, dst := load64(a, argRows), load64(a, argDst)
-	k.acc = [2]reg.VecVirtual{k.vec(), k.vec()}
+	for i := range k.acc {
+		k.acc[i] = k.vec()
+	}
 	if q.regs != nil {
 		q.regs(k)
 	}
@@ -83,12 +94,20 @@ func (q quick) emit() {
 			VXORPS(y, y, y)
 		}
 	}
+	SUBQ(U32(32*quickRound), k.n)
+	JL(LabelRef("rest"))
 	Label("loop")
-	k.block(q, xBytes)
-	JE(LabelRef("done")) // two blocks a round: each adds to an accumulator of its own
-	k.acc[0], k.acc[1] = k.acc[1], k.acc[0]
-	k.block(q, xBytes)
-	JNE(LabelRef("loop"))
+	for at := 0; at < 4*q.bits*quickRound; at += 64 {
+		PREFETCHT1(Mem{Base: k.w, Disp: quickAhead + at})
+	}
+	k.blocks(q, quickRound, xBytes)
+	JGE(LabelRef("loop"))
+	Label("rest")
+	ADDQ(U8(32*(quickRound-1)), k.n)
+	JL(LabelRef("done"))
+	Label("one")
+	k.blocks(q, 1, xBytes)
+	JGE(LabelRef("one"))
 	Label("done")
 	y, t, h := k.acc[0], k.acc[0], XMM()
 	add := func(a, b, to Op) { VADDPS(a, b, to) }
@@ -96,6 +115,8 @@ func (q quick) emit() {
 		add = func(a, b, to Op) { VADDPD(a, b, to) }
 	}
 	add(k.acc[1], y, y)
+	add(k.acc[3], k.acc[2], k.acc[2])
+	add(k.acc[2], y, y)
 	if q.zmm {
 		t = YMM()
 		VEXTRACTF64X4(U8(1), y, t)
@@ -116,27 +137,39 @@ func (q quick) emit() {
 	RET()
 }
 
-// block emits one block and the step to the next; the flags say whether there is one.
-func (k *quickWalk) block(q quick, xBytes int) {
-	q.row(k)
-	ADDQ(U32(xBytes), k.x)
-	ADDQ(U8(4*q.bits), k.w)
+// blocks emits so many blocks and the step to the next; the flags say whether there are as many. Every block begins with an
+// accumulator of its own.
+func (k *quickWalk) blocks(q quick, count, xBytes int) {
+	acc := k.acc
+	for k.b = range count {
+		q.row(k)
+		k.acc = [4]reg.VecVirtual{k.acc[1], k.acc[2], k.acc[3], k.acc[0]}
+	}
+	k.acc, k.b = acc, 0
+	ADDQ(U32(xBytes*count), k.x)
+	ADDQ(U32(4*q.bits*count), k.w)
 	for _, p := range []reg.GPVirtual{k.s, k.m, k.off} {
 		if p != nil {
-			ADDQ(U8(4), p)
+			ADDQ(U8(4*count), p)
 		}
 	}
-	SUBQ(U8(32), k.n)
+	SUBQ(U32(32*count), k.n)
 }
 
-// parts are the registers that a block's weights fill: the place of each one's bytes and of its x.
-func (k *quickWalk) parts(bits int, f func(i int, w, x Mem)) {
+// weights, tokens and ofBlock are the places of the block's weights from byte at on, of its x (in elements of size bytes), and
+// of what p holds for it.
+func (k *quickWalk) weights(at int) Mem          { return Mem{Base: k.w, Disp: 4*k.f.bits*k.b + at} }
+func (k *quickWalk) tokens(i, size int) Mem      { return Mem{Base: k.x, Disp: size * (32*k.b + i)} }
+func (k *quickWalk) ofBlock(p reg.GPVirtual) Mem { return Mem{Base: p, Disp: 4 * k.b} }
+
+// parts are the registers that a block's weights fill: the number of each one's first weight and the place of its bytes.
+func (k *quickWalk) parts(f func(i int, w Mem)) {
 	lanes := 8
 	if k.zmm {
 		lanes = 16
 	}
-	for i := range 32 / lanes {
-		f(i, Mem{Base: k.w, Disp: i * lanes * bits / 8}, Mem{Base: k.x, Disp: 4 * i * lanes})
+	for i := 0; i < 32; i += lanes {
+		f(i, k.weights(i*k.f.bits/8))
 	}
 }
 
@@ -146,16 +179,16 @@ func (k *quickWalk) constant(m Mem) {
 	k.c = append(k.c, y)
 }
 
-// all is m in every lane.
-func (k *quickWalk) all(m reg.GPVirtual) reg.VecVirtual {
+// all is what p holds for the block, in every lane.
+func (k *quickWalk) all(p reg.GPVirtual) reg.VecVirtual {
 	y := k.vec()
-	VBROADCASTSS(Mem{Base: m}, y)
+	VBROADCASTSS(k.ofBlock(p), y)
 	return y
 }
 
 var (
 	expBits   = constants("expBits", func(int) Constant { return U32(0xff800000) }, 16)
-	two13     = constants("two13", func(int) Constant { return bits(0x1p-13) }, 16)
+	two13     = constants("two13", func(int) Constant { return bits(0x1p13) }, 1)
 	two16     = constants("two16", func(int) Constant { return bits(0x1p16) }, 16)
 	topNibble = constants("topNibble", func(i int) Constant { return U32(28 - 4*uint32(i)) }, 8)
 )
@@ -168,11 +201,11 @@ func scaleI8(zmm bool) quick {
 	}
 	q.row = func(k *quickWalk) {
 		var p reg.VecVirtual
-		k.parts(8, func(i int, w, x Mem) {
+		k.parts(func(i int, w Mem) {
 			y := k.vec()
 			VPMOVSXBD(w, y)
 			VCVTDQ2PS(y, y)
-			p = multiplied(p, y, x)
+			p = multiplied(p, y, k.tokens(i, 4))
 		})
 		k.scaled(p)
 	}
@@ -192,7 +225,7 @@ func multiplied(p, y reg.VecVirtual, x Mem) reg.VecVirtual {
 // scaled adds p times the scale to the sum.
 func (k *quickWalk) scaled(p reg.VecVirtual) {
 	if k.zmm {
-		VFMADD231PS_BCST(Mem{Base: k.s}, p, k.acc[0])
+		VFMADD231PS_BCST(k.ofBlock(k.s), p, k.acc[0])
 		return
 	}
 	VFMADD231PS(k.all(k.s), p, k.acc[0])
@@ -200,15 +233,17 @@ func (k *quickWalk) scaled(p reg.VecVirtual) {
 
 // roundI8 is R16(q*s).
 func roundI8(zmm bool) quick {
-	q := quick{name: "quickRoundI8", bits: 8, zmm: zmm, what: "q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s",
-		regs: func(k *quickWalk) { k.constant(two13()) }}
+	q := quick{name: "quickRoundI8", bits: 8, zmm: zmm,
+		what: "q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s",
+		regs: func(k *quickWalk) { k.m = GP64() }}
 	if zmm {
 		q.name = "quickRoundI8x16"
 	}
 	q.row = func(k *quickWalk) {
-		s := k.all(k.s)
-		k.parts(8, func(i int, w, x Mem) {
-			VFMADD231PS(x, k.roundedI8(s, w), k.acc[i%2])
+		s := k.scales()
+		k.parts(func(i int, w Mem) {
+			VFMADD231PS(k.tokens(i, 4), k.roundedI8(s, w), k.acc[0])
+			k.acc[0], k.acc[1] = k.acc[1], k.acc[0]
 		})
 	}
 	return q
@@ -222,10 +257,9 @@ func exactI8(zmm bool) quick {
 		q.name = "quickExactI8x16"
 	}
 	q.row = func(k *quickWalk) {
-		s := k.all(k.s)
-		k.parts(8, func(i int, w, x Mem) {
+		s := k.scales()
+		k.parts(func(i int, w Mem) {
 			r := k.roundedI8(s, w)
-			x.Disp *= 2
 			lo, hi, d := reg.Register(r.AsX()), reg.VecVirtual(XMM()), k.vec()
 			if k.zmm {
 				lo, hi = r.AsY(), YMM()
@@ -234,24 +268,36 @@ func exactI8(zmm bool) quick {
 				VEXTRACTF128(U8(1), r, hi)
 			}
 			VCVTPS2PD(lo, d)
-			VFMADD231PD(x, d, k.acc[0])
+			VFMADD231PD(k.tokens(i, 8), d, k.acc[0])
 			e := k.vec()
 			VCVTPS2PD(hi, e)
-			VFMADD231PD(x.Offset(int(e.Size())), e, k.acc[1])
+			VFMADD231PD(k.tokens(i+int(e.Size())/8, 8), e, k.acc[1])
 		})
 	}
 	return q
 }
 
-// roundedI8 is R16(q*s) of the bytes at w.
-func (k *quickWalk) roundedI8(s reg.VecVirtual, w Mem) reg.VecVirtual {
+// scales are the block's two for roundedI8, where they are wanted in registers.
+func (k *quickWalk) scales() []reg.VecVirtual {
+	if k.zmm {
+		return nil
+	}
+	return []reg.VecVirtual{k.all(k.s), k.all(k.m)}
+}
+
+// roundedI8 is R16(q*s) of the bytes at w: with p = q*s, 2^13 p + p less 2^13 p. The first is rounded, the second
+// exact, as is (2^13+1) s, since 2047 * 8193 < 2^24.
+func (k *quickWalk) roundedI8(s []reg.VecVirtual, w Mem) reg.VecVirtual {
 	y, r := k.vec(), k.vec()
 	VPMOVSXBD(w, y)
 	VCVTDQ2PS(y, y)
-	VMULPS(s, y, y) // 2^13 p
-	VMOVAPS(y, r)
-	VFMADD213PS(y, k.c[0], r) // 2^-13 r + y
-	VSUBPS(y, r, r)
+	if k.zmm {
+		VMULPS_BCST(k.ofBlock(k.m), y, r)
+		VFNMADD231PS_BCST(k.ofBlock(k.s), y, r)
+		return r
+	}
+	VMULPS(s[1], y, r)
+	VFNMADD231PS(s[0], y, r)
 	return r
 }
 
@@ -261,13 +307,13 @@ func scaleI4() quick {
 		regs: func(k *quickWalk) { k.constant(topNibble()) },
 		row: func(k *quickWalk) {
 			var p reg.VecVirtual
-			k.parts(4, func(i int, w, x Mem) {
+			k.parts(func(i int, w Mem) {
 				y := YMM()
 				VPBROADCASTD(w, y)
 				VPSLLVD(k.c[0], y, y)
 				VPSRAD(U8(28), y, y)
 				VCVTDQ2PS(y, y)
-				p = multiplied(p, y, x)
+				p = multiplied(p, y, k.tokens(i, 4))
 			})
 			k.scaled(p)
 		}}
@@ -277,19 +323,19 @@ func scaleI4() quick {
 // of its sixteen bytes.
 func (k *quickWalk) nibbles(t reg.VecVirtual) reg.VecVirtual {
 	i, lo, hi := ZMM(), ZMM(), ZMM()
-	VPMOVZXBD(Mem{Base: k.w}, i)
+	VPMOVZXBD(k.weights(0), i)
 	VPERMPS(t, i, lo) // by the low four bits
 	VPSRLD(U8(4), i, i)
 	VPERMPS(t, i, hi)
-	VMULPS(Mem{Base: k.x}, lo, lo)
-	VFMADD231PS(Mem{Base: k.x, Disp: 64}, hi, lo)
+	VMULPS(k.tokens(0, 4), lo, lo)
+	VFMADD231PS(k.tokens(16, 4), hi, lo)
 	return lo
 }
 
 // lookup is the table's row for the block: sixteen weights.
 func (k *quickWalk) lookup() []reg.VecVirtual {
 	at := GP32()
-	MOVL(Mem{Base: k.off}, at)
+	MOVL(k.ofBlock(k.off), at)
 	var t []reg.VecVirtual
 	for disp := 0; disp < 64; disp += int(k.vec().Size()) {
 		y := k.vec()
@@ -304,10 +350,10 @@ func (k *quickWalk) tables() { k.off, k.table = GP64(), GP64() }
 // tableNibbles is nibbles by eight, columns as they are: the halves of a table of sixteen.
 func (k *quickWalk) tableNibbles(t []reg.VecVirtual) reg.VecVirtual {
 	var p reg.VecVirtual
-	k.parts(4, func(i int, w, x Mem) {
+	k.parts(func(i int, w Mem) {
 		y := YMM()
 		loadNibble(y, w, t)
-		p = multiplied(p, y, x)
+		p = multiplied(p, y, k.tokens(i, 4))
 	})
 	return p
 }
@@ -363,9 +409,11 @@ func roundU4(zmm bool) quick {
 
 // prepare emits the loops that widen scales: eight a round.
 func prepares() {
-	prep("widenScales", "dst[i] = f*src[i], src binary16", func(h, y, _, f reg.VecVirtual) {
-		VCVTPH2PS(h.AsX(), y)
-		VMULPS(f, y, y)
+	prep("widenScales", "dst[i] = src[i], binary16", func(h, y, _, _ reg.VecVirtual) { VCVTPH2PS(h.AsX(), y) })
+	prep("roundScales", "dst[i] = 2^13 src[i] and second[i] = (2^13+1) src[i], src binary16", func(h, y, z, f reg.VecVirtual) {
+		VCVTPH2PS(h.AsX(), z)
+		VMULPS(f, z, y)
+		VADDPS(y, z, z)
 	})
 	mantissa7 := constants("mantissa7", func(int) Constant { return U32(0x7f) }, 8)
 	mantissa10 := constants("mantissa10", func(int) Constant { return U32(0x7fe000) }, 8)
@@ -395,10 +443,7 @@ func prepares() {
 // prep emits one: f makes dst of src in y, and second in z if there is such.
 func prep(name, what string, f func(h, y, z, factor reg.VecVirtual)) {
 	sig, two, factor := "func(dst, second *float32, src *byte, n int) (least, most uint32)", true, YMM()
-	switch name {
-	case "widenScales":
-		sig, two = "func(dst *float32, src *byte, n int, f float32) (least, most uint32)", false
-	case "widenBF16":
+	if name == "widenScales" || name == "widenBF16" {
 		sig, two = "func(dst *float32, src *byte, n int) (least, most uint32)", false
 	}
 	TEXT(name, NOSPLIT, sig)
@@ -408,9 +453,8 @@ func prep(name, what string, f func(h, y, z, factor reg.VecVirtual)) {
 	if two {
 		second = Load(Param("second"), GP64())
 	}
-	if name == "widenScales" {
-		Load(Param("f"), factor.AsX())
-		VBROADCASTSS(factor.AsX(), factor)
+	if name == "roundScales" {
+		VBROADCASTSS(two13(), factor)
 	}
 	least, most, magnitude := XMM(), XMM(), XMM()
 	VPCMPEQD(least, least, least)
@@ -418,6 +462,7 @@ func prep(name, what string, f func(h, y, z, factor reg.VecVirtual)) {
 	VMOVDQU(magnitude16(), magnitude)
 	Label("loop")
 	h, y, z, t := YMM(), YMM(), YMM(), XMM()
+	PREFETCHT1(Mem{Base: src, Disp: 2 * 1024})
 	VMOVDQU(Mem{Base: src}, h.AsX())
 	VPAND(magnitude, h.AsX(), t)
 	VPMINUW(t, least, least)
