@@ -168,9 +168,11 @@ func (t *token) prepare(k *rowsKernel) {
 	if k.most == nil {
 		return
 	}
-	for _, v := range t.wide {
-		t.one += math.Abs(v)
+	var s [4]float64
+	for i, v := range t.wide {
+		s[i&3] += math.Abs(v)
 	}
+	t.one = (s[0] + s[1]) + (s[2] + s[3])
 	t.one *= 1 + 0x1p-20 // covers this sum's own rounding
 	if k.scale == 0 {
 		return
@@ -192,10 +194,20 @@ func (t *token) prepare(k *rowsKernel) {
 
 // gemvExactSIMD is out[t, o] for rows lo..hi of w, exact.
 func gemvExactSIMD(out []float32, tokens []token, w *Matrix, lo, hi int) {
-	n, N := w.Cols, w.Rows
-	g := newGEMV(w, len(tokens))
-	most := min(g.most, hi-lo) // a short range needs no room for a long group
+	newExactGEMV(w, len(tokens), hi-lo).exactRows(out, tokens, lo, hi)
+}
+
+// newExactGEMV has room for ranges of so many rows.
+func newExactGEMV(w *Matrix, tokens, rows int) *gemv {
+	g := newGEMV(w, tokens)
+	most := min(g.most, rows) // a short range needs no room for a long group
 	g.sums, g.sqs = make([]float64, most), make([]float32, most)
+	return g
+}
+
+func (g *gemv) exactRows(out []float32, tokens []token, lo, hi int) {
+	w := g.w
+	n, N := w.Cols, w.Rows
 	u := rowsBound(n)
 	g.groups(lo, hi, func(o, group int) {
 		for t := range tokens {

@@ -1319,7 +1319,15 @@ DATA magnitude16<>+16(SB)/4, $0x7fff7fff
 DATA magnitude16<>+20(SB)/4, $0x7fff7fff
 DATA magnitude16<>+24(SB)/4, $0x7fff7fff
 DATA magnitude16<>+28(SB)/4, $0x7fff7fff
-GLOBL magnitude16<>(SB), RODATA|NOPTR, $32
+DATA magnitude16<>+32(SB)/4, $0x7fff7fff
+DATA magnitude16<>+36(SB)/4, $0x7fff7fff
+DATA magnitude16<>+40(SB)/4, $0x7fff7fff
+DATA magnitude16<>+44(SB)/4, $0x7fff7fff
+DATA magnitude16<>+48(SB)/4, $0x7fff7fff
+DATA magnitude16<>+52(SB)/4, $0x7fff7fff
+DATA magnitude16<>+56(SB)/4, $0x7fff7fff
+DATA magnitude16<>+60(SB)/4, $0x7fff7fff
+GLOBL magnitude16<>(SB), RODATA|NOPTR, $64
 
 // func roundScales(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
 // Requires: AVX, F16C, MMX+

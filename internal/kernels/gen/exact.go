@@ -28,7 +28,7 @@ var halves = []half{
 	{"BF16R16", 11 - 8, 0x8fffe000, 0x1.8p28 * 0x1p-896},
 }
 
-var magnitude16 = constants("magnitude16", func(int) Constant { return U32(0x7fff7fff) }, 8)
+var magnitude16 = constants("magnitude16", func(int) Constant { return U32(0x7fff7fff) }, 16)
 var magnitude32 = constants("magnitude32", func(int) Constant { return U32(0x7fffffff) }, 8)
 
 // rowsExactHalf is the exact product for 16 stored bits. A lane of 64 bits holds four weights; x comes as float64,

@@ -23,6 +23,7 @@ var files = map[string]func(){
 		each(plain(), rowsTall)
 	},
 	"rows_exact":     exact,
+	"pair_512":       func() { each(pairs, pair.emit) },
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
 	"tile_512":       tiles512,
@@ -64,7 +65,7 @@ func main() {
 	Generate()
 }
 
-func each(list []format, emit func(format)) {
+func each[T any](list []T, emit func(T)) {
 	for _, f := range list {
 		emit(f)
 	}
