@@ -20,6 +20,7 @@ type weights struct {
 	layers  [][config.NumRoles]Tensor // [NumLayers]
 	experts [][][3]Tensor             // [NumLayers][E]{gate, up, down}; nil for a layer with packed experts
 	maps    []*mmap.Map               // the files the views are of
+	stays   bool                      // see Stay
 }
 
 func (w *weights) get(r config.Role, layer int) (Tensor, bool) {

@@ -14,6 +14,15 @@ func (w *weights) WillNeed(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.WillNe
 // Forget tells the system that nobody reads bytes lo to hi of a weight again soon, as ForgetLayer does of a layer's weights.
 func (w *weights) Forget(t Tensor, lo, hi int) { w.hint(t, lo, hi, mmap.Forget) }
 
+// Stay tells the system that all weights are read again and again, as a model is that decodes, and is called before they are read.
+// What is in memory already stays as it is.
+func (w *weights) Stay() {
+	w.stays = true
+	for _, m := range w.maps {
+		_ = m.Advise(mmap.Stay, 0, m.Len()) // a hint
+	}
+}
+
 // hint gives the system a hint about bytes lo to hi of a weight.
 func (w *weights) hint(t Tensor, lo, hi int, what mmap.Advice) {
 	for _, p := range t.Parts {
@@ -33,6 +42,9 @@ func (w *weights) hint(t Tensor, lo, hi int, what mmap.Advice) {
 
 // hintBytes gives the system a hint about b, if it is a view of a mapped file.
 func (w *weights) hintBytes(b []byte, what mmap.Advice) {
+	if w.stays && what == mmap.WillNeed {
+		return // it would bring small pages
+	}
 	for _, m := range w.maps {
 		if m.AdviseView(what, b) {
 			return

@@ -35,6 +35,7 @@ type Source interface {
 	DropLayer(l int)
 	ForgetLayer(l int)
 	WillNeedLayer(l int)
+	Stay()
 	// Tokenizer gives the file system in which the tokenizer's files lie at dir.
 	Tokenizer() (fsys fs.FS, dir string, err error)
 	// Read gives a small file beside the tokenizer; ok is false if it is not there.

@@ -122,6 +122,9 @@ var _ engine.Stater = (*Engine)(nil)
 // New binds src, which the engine owns from then on, under a plan. Of spec it reads Model and Scheme (how the user named
 // them; what a scheme does is in the plan), Delta and Threads.
 func New(src bundle.Source, plan *Plan, arith *kernels.Arith, spec engine.Spec) (*Engine, error) {
+	if !spec.Stream {
+		src.Stay() // before Bind reads small weights, and the system what lies around them
+	}
 	d, err := Bind(src, plan)
 	if err != nil {
 		return nil, err

@@ -62,6 +62,9 @@ func (g *gateCache) weights(ctx context.Context, a *App, c bundle.Source, model 
 
 // nonFinite looks for NaN and Inf in the weights, with a store once for each hash.
 func (g *gateCache) nonFinite(ctx context.Context, a *App, c bundle.Source) ([]bundle.NonFinite, error) {
+	if !a.stream {
+		c.Stay() // this reads them first, the runs again and again
+	}
 	progress := a.Progress("looking for NaN and Inf")
 	if g.store == nil {
 		return c.NonFinite(ctx, progress)

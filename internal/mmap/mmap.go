@@ -25,6 +25,7 @@ const (
 	WillNeed          // start reading now
 	DontNeed          // not needed again soon: its pages may go from this process
 	Forget            // nor by anybody: they may go from memory, where the system can be told so
+	Stay              // read again and again: in large pages, where the system has them for files
 )
 
 // Map is a file's bytes. Reading them after Close, or after another program shortened the file, is a fault of the
@@ -125,8 +126,11 @@ func (m *Map) Advise(a Advice, off, n int) error {
 	}
 	page := os.Getpagesize()
 	start := off / page * page
-	if a == Forget {
+	switch a {
+	case Forget:
 		return forget(m.file, int64(start), int64(off+n-start))
+	case Stay:
+		return stay(m.data[start : off+n])
 	}
 	return advise(m.data[start:off+n], a)
 }

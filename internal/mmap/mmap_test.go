@@ -25,7 +25,7 @@ func TestOpen(t *testing.T) {
 		if !bytes.Equal(m.Bytes(), want) || m.Len() != n {
 			t.Errorf("a file of %d bytes maps as %d", n, m.Len())
 		}
-		for _, a := range []Advice{Normal, Sequential, Random, WillNeed, DontNeed, Forget} {
+		for _, a := range []Advice{Normal, Sequential, Random, WillNeed, DontNeed, Forget, Stay} {
 			if err := m.Advise(a, n/2, n-n/2); err != nil {
 				t.Errorf("Advise(%d) of %d bytes: %v", a, n, err)
 			}
