@@ -15,9 +15,9 @@ import (
 type quickKernel struct {
 	run         func(a *byte)
 	prepare     func(q *quickRows, scale, low []byte) (least, most uint32)
-	least, most uint32           // bits of a scale, without sign
-	table       func() []float32 // what the kernel looks weights up in, if it does
-	order       bool             // x is to come as ordered writes it
+	least, most uint32                 // bits of a scale, without sign
+	table       func() []float32       // what the kernel looks weights up in, if it does
+	order       func(dst, x []float32) // how x is to come, if not as it is; x is whole rows of n
 }
 
 // The scales that are quick: of binary16 those that leave 128*s finite, of bf16 2^-60 .. 2^60, so that no sum of a product and
@@ -29,15 +29,16 @@ const (
 )
 
 var (
-	quickScaleI8AVX2   = &quickKernel{quickScaleI8, widenedF16, leastF16Scale, mostF16Scale, nil, false}
-	quickScaleI8AVX512 = &quickKernel{quickScaleI8x16, widenedF16, leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI8AVX2   = &quickKernel{quickRoundI8, roundingF16, leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI8AVX512 = &quickKernel{quickRoundI8x16, roundingF16, leastF16Scale, mostF16Scale, nil, false}
-	quickScaleI4AVX2   = &quickKernel{quickScaleI4, widenedF16, leastF16Scale, mostF16Scale, nil, false}
-	quickRoundI4AVX2   = &quickKernel{quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, false}
-	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, true}
-	quickRoundU4AVX2   = &quickKernel{quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, false}
-	quickRoundU4AVX512 = &quickKernel{quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, true}
+	quickScaleI8AVX2   = &quickKernel{quickScaleI8, widenedF16, leastF16Scale, mostF16Scale, nil, nil}
+	quickScaleI8AVX512 = &quickKernel{quickScaleI8x16, widenedF16, leastF16Scale, mostF16Scale, nil, nil}
+	quickRoundI8AVX2   = &quickKernel{quickRoundI8, roundingF16, leastF16Scale, mostF16Scale, nil, nil}
+	quickRoundI8AVX512 = &quickKernel{quickRoundI8x16, roundingF16, leastF16Scale, mostF16Scale, nil, nil}
+	quickScaleI4AVX2   = &quickKernel{quickScaleI4, widenedF16, leastF16Scale, mostF16Scale, nil, nil}
+	quickScaleI4AVX512 = &quickKernel{quickScaleI4x16, widenedF16, leastF16Scale, mostF16Scale, nil, byNibble}
+	quickRoundI4AVX2   = &quickKernel{quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, nil}
+	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, byParity}
+	quickRoundU4AVX2   = &quickKernel{quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, nil}
+	quickRoundU4AVX512 = &quickKernel{quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, byParity}
 )
 
 // quick gives the kernel for the stored form, nil if there is none. A contract with binary16 weights has R16(q*s); where
@@ -56,7 +57,9 @@ func (m *Matrix) quick(wide bool) *quickKernel {
 		return quickRoundI8AVX512
 	case m.Format == I8Block:
 		return quickRoundI8AVX2
-	case m.Format == I4Block && wide: // as fast as scaling
+	case m.Format == I4Block && scaled && wide:
+		return quickScaleI4AVX512
+	case m.Format == I4Block && wide:
 		return quickRoundI4AVX512
 	case m.Format == I4Block && scaled:
 		return quickScaleI4AVX2
@@ -73,21 +76,21 @@ func (m *Matrix) quick(wide bool) *quickKernel {
 // quickRows is a worker's place for the scales of some rows, four bytes a block.
 type quickRows struct{ scale, low, off []float32 }
 
-// widened runs a loop that takes scales by eight over all of them: the last ones come once more, from a copy. It gives the
-// loop the place of the first.
+// widened runs a loop that takes scales by sixteen over all of them: the last ones come from a copy. It gives the loop the
+// place of the first.
 func widened(src []byte, loop func(at int, src *byte, n int) (least, most uint32)) (least, most uint32) {
 	n := len(src) / 2
-	whole := n &^ 7
+	whole := n &^ 15
 	least = math.MaxUint32
 	if whole > 0 {
 		least, most = loop(0, &src[0], whole)
 	}
 	if whole < n {
-		var last [16]byte
+		var last [32]byte
 		for i := range last {
 			last[i] = src[2*whole+i%(2*(n-whole))]
 		}
-		l, m := loop(whole, &last[0], 8)
+		l, m := loop(whole, &last[0], 16)
 		least, most = min(least, l), max(most, m)
 	}
 	return least, most
@@ -135,14 +138,27 @@ var tableBF16 = sync.OnceValue(func() []float32 {
 	return t
 })
 
-// ordered writes x in the order in which nibbles are met sixteen at once: of every 32, the even columns, then the odd ones.
-func ordered(dst, x []float32) {
+// byParity writes a row of x in the order in which nibbles are met sixteen at once: of every 32, the even columns, then the odd
+// ones.
+func byParity(dst, x []float32) {
 	for b := 0; b+32 <= len(x); b += 32 {
 		even, odd, z := dst[b:b+16:b+16], dst[b+16:b+32:b+32], x[b:b+32:b+32]
 		for i := range even {
 			even[i], odd[i] = z[2*i], z[2*i+1]
 		}
 	}
+}
+
+// byNibble writes a row of x in the order in which the nibbles of sixteen dwords are met: of every 128, each eighth column
+// from the first one on, then from the second. What is left comes by parity.
+func byNibble(dst, x []float32) {
+	for len(x) >= 128 {
+		for i, v := range x[:128] {
+			dst[i%8*16+i/8] = v
+		}
+		dst, x = dst[128:], x[128:]
+	}
+	byParity(dst, x)
 }
 
 // scalesAtOnce is how many scales are widened before their rows are read: they stay in the first-level cache.
@@ -152,7 +168,7 @@ const scalesAtOnce = 1024
 func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
 	batch := max(1, scalesAtOnce/per)
-	places := batch*per + 8
+	places := batch*per + 16
 	mem := scratch32.get(3 * places)
 	defer scratch32.put(mem)
 	q := quickRows{mem.x[:places], mem.x[places : 2*places], mem.x[2*places:]}
@@ -193,7 +209,7 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
 	batch := max(1, scalesAtOnce/per)
-	places := batch*per + 8
+	places := batch*per + 16
 	mem, sums := scratch32.get(2*places), scratch64.get(batch)
 	defer scratch32.put(mem)
 	defer scratch64.put(sums)
@@ -258,11 +274,14 @@ func linearQuick(k *quickKernel, p *Pool, out, x []float32, rows int, w *Matrix)
 		return false
 	}
 	y := x
-	if k.order {
-		mem := scratch32.get(rows * w.Cols)
+	if k.order != nil {
+		n := w.Cols
+		mem := scratch32.get(rows * n)
 		defer scratch32.put(mem)
 		y = mem.x
-		ordered(y, x[:rows*w.Cols])
+		for t := range rows {
+			k.order(y[t*n:][:n], x[t*n:][:n])
+		}
 	}
 	const group = 4
 	p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {

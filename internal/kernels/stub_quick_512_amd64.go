@@ -22,6 +22,12 @@ func quickRoundI8x16(a *byte)
 //go:noescape
 func quickExactI8x16(a *byte)
 
+// quickScaleI4x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * scale[r, i/32], a sum in float32 for each block, n a multiple of 32 and not 0;
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block.
+//
+//go:noescape
+func quickScaleI4x16(a *byte)
+
 // quickRoundI4x16: for r < rows: dst[r] = sum over i < n of x[i] times table[off[r, i/32]][q[r, i]] * scale[r, i/32], n a multiple of 32 and not 0;
 // rows without a gap; a.scale, a.min and a.off hold four bytes a block.
 //

@@ -40,27 +40,27 @@ func quickRoundI4(a *byte)
 //go:noescape
 func quickRoundU4(a *byte)
 
-// widenScales: dst[i] = src[i], binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// widenScales: dst[i] = src[i], binary16, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
 func widenScales(dst *float32, src *byte, n int) (least uint32, most uint32)
 
-// roundScales: dst[i] = 2^13 src[i] and second[i] = (2^13+1) src[i], src binary16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// roundScales: dst[i] = 2^13 src[i] and second[i] = (2^13+1) src[i], src binary16, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
 func roundScales(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
 
-// splitF16: dst[i] = the sign and power of two of src[i], binary16, second[i] = 64 times its ten bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// splitF16: dst[i] = the sign and power of two of src[i], binary16, second[i] = 64 times its ten bits of mantissa, as an integer, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
 func splitF16(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
 
-// splitBF16: dst[i] = the sign and power of two of src[i], bf16, second[i] = 64 times its seven bits of mantissa, as an integer, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// splitBF16: dst[i] = the sign and power of two of src[i], bf16, second[i] = 64 times its seven bits of mantissa, as an integer, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
 func splitBF16(dst *float32, second *float32, src *byte, n int) (least uint32, most uint32)
 
-// widenBF16: dst[i] = src[i], bf16, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.
+// widenBF16: dst[i] = src[i], bf16, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.
 //
 //go:noescape
 func widenBF16(dst *float32, src *byte, n int) (least uint32, most uint32)

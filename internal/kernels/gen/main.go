@@ -41,7 +41,7 @@ var files = map[string]func(){
 		prepares()
 	},
 	"quick_512": func() {
-		for _, q := range []quick{scaleI8(true), roundI8(true), exactI8(true), roundI4(true), roundU4(true)} {
+		for _, q := range []quick{scaleI8(true), roundI8(true), exactI8(true), scaleI4x16(), roundI4(true), roundU4(true)} {
 			q.emit()
 		}
 	},

@@ -29,8 +29,10 @@ type quick struct {
 	what string
 	// wide sums are of float64, as x is.
 	wide bool
-	regs func(k *quickWalk) // constants
-	row  func(k *quickWalk) // adds a block to acc
+	regs func(k *quickWalk)          // constants
+	row  func(k *quickWalk) []func() // adds a block to acc, step by step
+	// round adds four blocks, where they are not four times row: then x comes in another order.
+	round func(k *quickWalk) []func()
 }
 
 // quickWalk is where a kernel stands.
@@ -38,8 +40,8 @@ type quickWalk struct {
 	*walk
 	zmm           bool
 	x, off, table reg.GPVirtual
-	b             int               // the block of the round
-	acc           [4]reg.VecVirtual // of which row uses the first most
+	b             int // the block of the round
+	acc           [4]reg.VecVirtual
 	c             []reg.VecVirtual
 }
 
@@ -47,8 +49,9 @@ type quickWalk struct {
 // long as the memory takes to answer, and no prefetcher of the processor's crosses into the next one. (Asked for into the first-
 // level cache, the same lines cost as much as they gain: its places for lines that are on their way are few.)
 const (
-	quickRound = 4
-	quickAhead = 8192
+	quickRound  = 4
+	quickAhead  = 8192
+	scalesAhead = 2048 // those of as many weights
 )
 
 func (k *quickWalk) vec() reg.VecVirtual {
@@ -137,15 +140,32 @@ func (q quick) emit() {
 	RET()
 }
 
-// blocks emits so many blocks and the step to the next; the flags say whether there are as many. Every block begins with an
-// accumulator of its own.
+// blocks emits so many blocks and the step to the next; the flags say whether there are as many. Blocks go side by side, each
+// step of all of them before the next, so that few instructions wait for others; one at a time where registers are sixteen.
 func (k *quickWalk) blocks(q quick, count, xBytes int) {
-	acc := k.acc
-	for k.b = range count {
-		q.row(k)
-		k.acc = [4]reg.VecVirtual{k.acc[1], k.acc[2], k.acc[3], k.acc[0]}
+	beside := 1
+	if q.zmm {
+		beside = 4
 	}
-	k.acc, k.b = acc, 0
+	if q.round != nil && count == quickRound {
+		for _, step := range q.round(k) {
+			step()
+		}
+	} else {
+		for b := 0; b < count; b += beside {
+			var steps [][]func()
+			for k.b = b; k.b < min(b+beside, count); k.b++ {
+				steps = append(steps, q.row(k))
+			}
+			for i := range steps[0] {
+				for j := range steps {
+					k.b = b + j
+					steps[j][i]()
+				}
+			}
+		}
+	}
+	k.b = 0
 	ADDQ(U32(xBytes*count), k.x)
 	ADDQ(U32(4*q.bits*count), k.w)
 	for _, p := range []reg.GPVirtual{k.s, k.m, k.off} {
@@ -156,21 +176,31 @@ func (k *quickWalk) blocks(q quick, count, xBytes int) {
 	SUBQ(U32(32*count), k.n)
 }
 
+// sum is an accumulator: every block begins with one of its own.
+func (k *quickWalk) sum(i int) reg.VecVirtual { return k.acc[(k.b+i)%len(k.acc)] }
+
 // weights, tokens and ofBlock are the places of the block's weights from byte at on, of its x (in elements of size bytes), and
 // of what p holds for it.
 func (k *quickWalk) weights(at int) Mem          { return Mem{Base: k.w, Disp: 4*k.f.bits*k.b + at} }
 func (k *quickWalk) tokens(i, size int) Mem      { return Mem{Base: k.x, Disp: size * (32*k.b + i)} }
 func (k *quickWalk) ofBlock(p reg.GPVirtual) Mem { return Mem{Base: p, Disp: 4 * k.b} }
 
-// parts are the registers that a block's weights fill: the number of each one's first weight and the place of its bytes.
-func (k *quickWalk) parts(f func(i int, w Mem)) {
+// parts are the registers that a block's weights fill: f gets the number of each one's first weight.
+func (k *quickWalk) parts(f func(part, i int)) {
 	lanes := 8
 	if k.zmm {
 		lanes = 16
 	}
 	for i := 0; i < 32; i += lanes {
-		f(i, k.weights(i*k.f.bits/8))
+		f(i/lanes, i)
 	}
+}
+
+// vecs are registers for parts.
+func (k *quickWalk) vecs() []reg.VecVirtual {
+	var y []reg.VecVirtual
+	k.parts(func(int, int) { y = append(y, k.vec()) })
+	return y
 }
 
 func (k *quickWalk) constant(m Mem) {
@@ -190,6 +220,7 @@ var (
 	expBits   = constants("expBits", func(int) Constant { return U32(0xff800000) }, 16)
 	two13     = constants("two13", func(int) Constant { return bits(0x1p13) }, 1)
 	two16     = constants("two16", func(int) Constant { return bits(0x1p16) }, 16)
+	quarters  = constants("quarters", func(i int) Constant { return U32(uint32(i / 4)) }, 16)
 	topNibble = constants("topNibble", func(i int) Constant { return U32(28 - 4*uint32(i)) }, 8)
 )
 
@@ -199,36 +230,39 @@ func scaleI8(zmm bool) quick {
 	if zmm {
 		q.name = "quickScaleI8x16"
 	}
-	q.row = func(k *quickWalk) {
-		var p reg.VecVirtual
-		k.parts(func(i int, w Mem) {
-			y := k.vec()
-			VPMOVSXBD(w, y)
-			VCVTDQ2PS(y, y)
-			p = multiplied(p, y, k.tokens(i, 4))
-		})
-		k.scaled(p)
+	q.row = func(k *quickWalk) []func() {
+		y := k.vecs()
+		return append(k.bytes(y), func() { k.multiply(y) }, func() { k.scaled(y[0]) })
 	}
 	return q
 }
 
-// multiplied is y times x, added to p if there is one; y may be p.
-func multiplied(p, y reg.VecVirtual, x Mem) reg.VecVirtual {
-	if p == nil {
-		VMULPS(x, y, y)
-		return y
+// bytes makes y of the block's q.
+func (k *quickWalk) bytes(y []reg.VecVirtual) []func() {
+	return []func(){
+		func() { k.parts(func(p, i int) { VPMOVSXBD(k.weights(i), y[p]) }) },
+		func() { k.parts(func(p, _ int) { VCVTDQ2PS(y[p], y[p]) }) },
 	}
-	VFMADD231PS(x, y, p)
-	return p
+}
+
+// multiply makes the first of y the sum of all times x.
+func (k *quickWalk) multiply(y []reg.VecVirtual) {
+	k.parts(func(p, i int) {
+		if p == 0 {
+			VMULPS(k.tokens(i, 4), y[0], y[0])
+		} else {
+			VFMADD231PS(k.tokens(i, 4), y[p], y[0])
+		}
+	})
 }
 
 // scaled adds p times the scale to the sum.
 func (k *quickWalk) scaled(p reg.VecVirtual) {
 	if k.zmm {
-		VFMADD231PS_BCST(k.ofBlock(k.s), p, k.acc[0])
+		VFMADD231PS_BCST(k.ofBlock(k.s), p, k.sum(0))
 		return
 	}
-	VFMADD231PS(k.all(k.s), p, k.acc[0])
+	VFMADD231PS(k.all(k.s), p, k.sum(0))
 }
 
 // roundI8 is R16(q*s).
@@ -239,11 +273,10 @@ func roundI8(zmm bool) quick {
 	if zmm {
 		q.name = "quickRoundI8x16"
 	}
-	q.row = func(k *quickWalk) {
-		s := k.scales()
-		k.parts(func(i int, w Mem) {
-			VFMADD231PS(k.tokens(i, 4), k.roundedI8(s, w), k.acc[0])
-			k.acc[0], k.acc[1] = k.acc[1], k.acc[0]
+	q.row = func(k *quickWalk) []func() {
+		y, r := k.vecs(), k.vecs()
+		return append(k.rounded(y, r), func() {
+			k.parts(func(p, i int) { VFMADD231PS(k.tokens(i, 4), r[p], k.sum(p)) })
 		})
 	}
 	return q
@@ -256,121 +289,179 @@ func exactI8(zmm bool) quick {
 	if zmm {
 		q.name = "quickExactI8x16"
 	}
-	q.row = func(k *quickWalk) {
-		s := k.scales()
-		k.parts(func(i int, w Mem) {
-			r := k.roundedI8(s, w)
-			lo, hi, d := reg.Register(r.AsX()), reg.VecVirtual(XMM()), k.vec()
-			if k.zmm {
-				lo, hi = r.AsY(), YMM()
-				VEXTRACTF64X4(U8(1), r, hi)
-			} else {
-				VEXTRACTF128(U8(1), r, hi)
-			}
-			VCVTPS2PD(lo, d)
-			VFMADD231PD(k.tokens(i, 8), d, k.acc[0])
-			e := k.vec()
-			VCVTPS2PD(hi, e)
-			VFMADD231PD(k.tokens(i+int(e.Size())/8, 8), e, k.acc[1])
+	q.row = func(k *quickWalk) []func() {
+		y, r := k.vecs(), k.vecs()
+		return append(k.rounded(y, r), func() {
+			k.parts(func(p, i int) {
+				lo, hi := reg.Register(r[p].AsX()), reg.VecVirtual(XMM())
+				if k.zmm {
+					lo, hi = r[p].AsY(), YMM()
+					VEXTRACTF64X4(U8(1), r[p], hi)
+				} else {
+					VEXTRACTF128(U8(1), r[p], hi)
+				}
+				VCVTPS2PD(lo, y[p])
+				VFMADD231PD(k.tokens(i, 8), y[p], k.sum(2*p))
+				VCVTPS2PD(hi, r[p])
+				VFMADD231PD(k.tokens(i+int(y[p].Size())/8, 8), r[p], k.sum(2*p+1))
+			})
 		})
 	}
 	return q
 }
 
-// scales are the block's two for roundedI8, where they are wanted in registers.
-func (k *quickWalk) scales() []reg.VecVirtual {
-	if k.zmm {
-		return nil
-	}
-	return []reg.VecVirtual{k.all(k.s), k.all(k.m)}
-}
-
-// roundedI8 is R16(q*s) of the bytes at w: with p = q*s, 2^13 p + p less 2^13 p. The first is rounded, the second
+// rounded makes r, R16(q*s), of the block's bytes: with p = q*s, 2^13 p + p less 2^13 p. The first is rounded, the second
 // exact, as is (2^13+1) s, since 2047 * 8193 < 2^24.
-func (k *quickWalk) roundedI8(s []reg.VecVirtual, w Mem) reg.VecVirtual {
-	y, r := k.vec(), k.vec()
-	VPMOVSXBD(w, y)
-	VCVTDQ2PS(y, y)
-	if k.zmm {
-		VMULPS_BCST(k.ofBlock(k.m), y, r)
-		VFNMADD231PS_BCST(k.ofBlock(k.s), y, r)
-		return r
-	}
-	VMULPS(s[1], y, r)
-	VFNMADD231PS(s[0], y, r)
-	return r
+func (k *quickWalk) rounded(y, r []reg.VecVirtual) []func() {
+	return append(k.bytes(y), func() {
+		if k.zmm {
+			k.parts(func(p, _ int) { VMULPS_BCST(k.ofBlock(k.m), y[p], r[p]) })
+			return
+		}
+		s := k.all(k.m)
+		k.parts(func(p, _ int) { VMULPS(s, y[p], r[p]) })
+	}, func() {
+		if k.zmm {
+			k.parts(func(p, _ int) { VFNMADD231PS_BCST(k.ofBlock(k.s), y[p], r[p]) })
+			return
+		}
+		s := k.all(k.s)
+		k.parts(func(p, _ int) { VFNMADD231PS(s, y[p], r[p]) })
+	})
 }
 
 // scaleI4 is q*s by eight: a dword in every lane, each lane's nibble shifted to the top and back with its sign.
 func scaleI4() quick {
 	return quick{name: "quickScaleI4", bits: 4, what: "q[r, i] * scale[r, i/32], a sum in float32 for each block",
 		regs: func(k *quickWalk) { k.constant(topNibble()) },
-		row: func(k *quickWalk) {
-			var p reg.VecVirtual
-			k.parts(func(i int, w Mem) {
-				y := YMM()
-				VPBROADCASTD(w, y)
-				VPSLLVD(k.c[0], y, y)
-				VPSRAD(U8(28), y, y)
-				VCVTDQ2PS(y, y)
-				p = multiplied(p, y, k.tokens(i, 4))
-			})
-			k.scaled(p)
+		row: func(k *quickWalk) []func() {
+			y := k.vecs()
+			return []func(){
+				func() { k.parts(func(p, i int) { VPBROADCASTD(k.weights(i/2), y[p]) }) },
+				func() { k.parts(func(p, _ int) { VPSLLVD(k.c[0], y[p], y[p]) }) },
+				func() { k.parts(func(p, _ int) { VPSRAD(U8(28), y[p], y[p]) }) },
+				func() { k.parts(func(p, _ int) { VCVTDQ2PS(y[p], y[p]) }) },
+				func() { k.multiply(y) },
+				func() { k.scaled(y[0]) },
+			}
 		}}
 }
 
-// nibbles is the sum of a block's x, the even columns before the odd ones, times what t holds for the low and the high nibbles
-// of its sixteen bytes.
-func (k *quickWalk) nibbles(t reg.VecVirtual) reg.VecVirtual {
-	i, lo, hi := ZMM(), ZMM(), ZMM()
-	VPMOVZXBD(k.weights(0), i)
-	VPERMPS(t, i, lo) // by the low four bits
-	VPSRLD(U8(4), i, i)
-	VPERMPS(t, i, hi)
-	VMULPS(k.tokens(0, 4), lo, lo)
-	VFMADD231PS(k.tokens(16, 4), hi, lo)
-	return lo
+// scaleI4x16 is q*s by sixteen. A round is sixteen dwords, four of a block; of the eight nibbles of each the lowest four bits are
+// looked up, as the others come down one after the other: x has the first columns of all dwords, then the second ones.
+func scaleI4x16() quick {
+	return quick{name: "quickScaleI4x16", bits: 4, zmm: true, what: "q[r, i] * scale[r, i/32], a sum in float32 for each block",
+		regs: func(k *quickWalk) {
+			k.constant(signedQ())
+			k.constant(quarters())
+		},
+		row: func(k *quickWalk) []func() {
+			p, steps := k.nibbles(func() reg.VecVirtual { return k.c[0] })
+			return append(steps, func() { k.scaled(p) })
+		},
+		round: func(k *quickWalk) []func() {
+			w, s, y := ZMM(), ZMM(), make([]reg.VecVirtual, 8)
+			each := func(f func(i int)) func() {
+				return func() {
+					for i := range y {
+						f(i)
+					}
+				}
+			}
+			return []func(){
+				func() {
+					VMOVDQU32(k.weights(0), w)
+					VBROADCASTF32X4(Mem{Base: k.s}, s)
+				},
+				each(func(i int) {
+					if y[i] = ZMM(); i > 0 {
+						VPSRLD(U8(4*i), w, y[i])
+					}
+				}),
+				each(func(i int) {
+					at := y[i]
+					if i == 0 {
+						at = w
+					}
+					VPERMPS(k.c[0], at, y[i])
+				}),
+				func() { VPERMPS(s, k.c[1], s) },
+				each(func(i int) {
+					if i < 2 {
+						VMULPS(k.tokens(16*i, 4), y[i], y[i])
+					} else {
+						VFMADD231PS(k.tokens(16*i, 4), y[i], y[i%2])
+					}
+				}),
+				func() {
+					VFMADD231PS(s, y[0], k.acc[0])
+					VFMADD231PS(s, y[1], k.acc[1])
+				},
+			}
+		}}
 }
 
-// lookup is the table's row for the block: sixteen weights.
-func (k *quickWalk) lookup() []reg.VecVirtual {
-	at := GP32()
-	MOVL(k.ofBlock(k.off), at)
-	var t []reg.VecVirtual
-	for disp := 0; disp < 64; disp += int(k.vec().Size()) {
-		y := k.vec()
-		VMOVUPS(Mem{Base: k.table, Index: at.As64(), Scale: 1, Disp: disp}, y)
-		t = append(t, y)
+// nibbles makes p the sum of a block's x, the even columns before the odd ones, times what the table holds for the low and the
+// high nibbles of its sixteen bytes.
+func (k *quickWalk) nibbles(table func() reg.VecVirtual) (p reg.VecVirtual, steps []func()) {
+	i, lo, hi := ZMM(), ZMM(), ZMM()
+	return lo, []func(){
+		func() { VPMOVZXBD(k.weights(0), i) },
+		func() { VPERMPS(table(), i, lo) }, // by the low four bits
+		func() { VPSRLD(U8(4), i, i) },
+		func() { VPERMPS(table(), i, hi) },
+		func() { VMULPS(k.tokens(0, 4), lo, lo) },
+		func() { VFMADD231PS(k.tokens(16, 4), hi, lo) },
 	}
-	return t
+}
+
+// lookup makes t the table's row for the block: sixteen weights.
+func (k *quickWalk) lookup() (t []reg.VecVirtual, step func()) {
+	for range 64 / int(k.vec().Size()) {
+		t = append(t, k.vec())
+	}
+	return t, func() {
+		at := GP32()
+		MOVL(k.ofBlock(k.off), at)
+		for i, y := range t {
+			VMOVUPS(Mem{Base: k.table, Index: at.As64(), Scale: 1, Disp: i * int(y.Size())}, y)
+		}
+	}
 }
 
 func (k *quickWalk) tables() { k.off, k.table = GP64(), GP64() }
 
-// tableNibbles is nibbles by eight, columns as they are: the halves of a table of sixteen.
-func (k *quickWalk) tableNibbles(t []reg.VecVirtual) reg.VecVirtual {
-	var p reg.VecVirtual
-	k.parts(func(i int, w Mem) {
-		y := YMM()
-		loadNibble(y, w, t)
-		p = multiplied(p, y, k.tokens(i, 4))
-	})
-	return p
-}
-
-// looked is the block's product with a table of its weights.
-func (k *quickWalk) looked(t []reg.VecVirtual) reg.VecVirtual {
+// looked makes p the block's product with a table of its weights; by eight, columns are as they are, and the table comes in
+// halves.
+func (k *quickWalk) looked(t []reg.VecVirtual) (p reg.VecVirtual, steps []func()) {
 	if k.zmm {
-		return k.nibbles(t[0])
+		return k.nibbles(func() reg.VecVirtual { return t[0] })
 	}
-	return k.tableNibbles(t)
+	p = YMM()
+	k.parts(func(part, i int) {
+		steps = append(steps, func() {
+			if part == 0 {
+				loadNibble(p, k.weights(i/2), t)
+				VMULPS(k.tokens(i, 4), p, p)
+				return
+			}
+			y := YMM()
+			loadNibble(y, k.weights(i/2), t)
+			VFMADD231PS(k.tokens(i, 4), y, p)
+		})
+	})
+	return p, steps
 }
 
 // roundI4 is R16(q*s), whose power of two is the scale.
 func roundI4(zmm bool) quick {
 	q := quick{name: "quickRoundI4", bits: 4, zmm: zmm, what: "table[off[r, i/32]][q[r, i]] * scale[r, i/32]",
 		regs: (*quickWalk).tables,
-		row:  func(k *quickWalk) { k.scaled(k.looked(k.lookup())) }}
+		row: func(k *quickWalk) []func() {
+			t, lookup := k.lookup()
+			p, steps := k.looked(t)
+			return append(append([]func(){lookup}, steps...), func() { k.scaled(p) })
+		}}
 	if zmm {
 		q.name = "quickRoundI4x16"
 	}
@@ -386,20 +477,42 @@ func roundU4(zmm bool) quick {
 			k.constant(two16())
 			k.constant(expBits())
 		},
-		row: func(k *quickWalk) {
-			t, s, low := k.lookup(), k.all(k.s), k.all(k.m)
-			for _, y := range t {
-				c := k.vec()
-				VFMADD213PS(low, s, y)
-				if k.zmm {
-					VPANDD(k.c[1], y, c)
-				} else {
-					VANDPS(k.c[1], y, c)
-				}
-				VFMADD231PS(k.c[0], c, y)
-				VFNMADD231PS(k.c[0], c, y)
+		row: func(k *quickWalk) []func() {
+			t, lookup := k.lookup()
+			var c []reg.VecVirtual
+			for range t {
+				c = append(c, k.vec())
 			}
-			VADDPS(k.looked(t), k.acc[0], k.acc[0])
+			p, steps := k.looked(t)
+			head := []func(){
+				lookup,
+				func() {
+					s, low := k.all(k.s), k.all(k.m)
+					for _, y := range t {
+						VFMADD213PS(low, s, y)
+					}
+				},
+				func() {
+					for i, y := range t {
+						if k.zmm {
+							VPANDD(k.c[1], y, c[i])
+						} else {
+							VANDPS(k.c[1], y, c[i])
+						}
+					}
+				},
+				func() {
+					for i, y := range t {
+						VFMADD231PS(k.c[0], c[i], y)
+					}
+				},
+				func() {
+					for i, y := range t {
+						VFNMADD231PS(k.c[0], c[i], y)
+					}
+				},
+			}
+			return append(append(head, steps...), func() { VADDPS(p, k.sum(0), k.sum(0)) })
 		}}
 	if zmm {
 		q.name = "quickRoundU4x16"
@@ -407,7 +520,7 @@ func roundU4(zmm bool) quick {
 	return q
 }
 
-// prepare emits the loops that widen scales: eight a round.
+// prepares emits the loops that widen scales: sixteen a round.
 func prepares() {
 	prep("widenScales", "dst[i] = src[i], binary16", func(h, y, _, _ reg.VecVirtual) { VCVTPH2PS(h.AsX(), y) })
 	prep("roundScales", "dst[i] = 2^13 src[i] and second[i] = (2^13+1) src[i], src binary16", func(h, y, z, f reg.VecVirtual) {
@@ -447,7 +560,7 @@ func prep(name, what string, f func(h, y, z, factor reg.VecVirtual)) {
 		sig, two = "func(dst *float32, src *byte, n int) (least, most uint32)", false
 	}
 	TEXT(name, NOSPLIT, sig)
-	describe(fmt.Sprintf("%s: %s, for i < n, n a multiple of 8 and not 0; the least and the largest bits of src without their sign.", name, what))
+	describe(fmt.Sprintf("%s: %s, for i < n, n a multiple of 16 and not 0; the least and the largest bits of src without their sign.", name, what))
 	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
 	var second reg.Register
 	if two {
@@ -456,39 +569,49 @@ func prep(name, what string, f func(h, y, z, factor reg.VecVirtual)) {
 	if name == "roundScales" {
 		VBROADCASTSS(two13(), factor)
 	}
-	least, most, magnitude := XMM(), XMM(), XMM()
+	least, most, magnitude := YMM(), YMM(), YMM()
 	VPCMPEQD(least, least, least)
 	VPXOR(most, most, most)
-	VMOVDQU(magnitude16(), magnitude)
+	VBROADCASTI128(magnitude16(), magnitude)
 	Label("loop")
-	h, y, z, t := YMM(), YMM(), YMM(), XMM()
-	PREFETCHT1(Mem{Base: src, Disp: 2 * 1024})
-	VMOVDQU(Mem{Base: src}, h.AsX())
-	VPAND(magnitude, h.AsX(), t)
-	VPMINUW(t, least, least)
-	VPMAXUW(t, most, most)
-	f(h, y, z, factor)
-	VMOVUPS(y, Mem{Base: dst})
-	ADDQ(U8(16), src)
-	ADDQ(U8(32), dst)
-	if two {
-		VMOVUPS(z, Mem{Base: second})
-		ADDQ(U8(32), second)
+	PREFETCHT1(Mem{Base: src, Disp: scalesAhead})
+	v := YMM()
+	VPAND(Mem{Base: src}, magnitude, v)
+	VPMINUW(v, least, least)
+	VPMAXUW(v, most, most)
+	for i := range 2 {
+		h, y, z := YMM(), YMM(), YMM()
+		VMOVDQU(Mem{Base: src, Disp: 16 * i}, h.AsX())
+		f(h, y, z, factor)
+		VMOVUPS(y, Mem{Base: dst, Disp: 32 * i})
+		if two {
+			VMOVUPS(z, Mem{Base: second, Disp: 32 * i})
+		}
 	}
-	SUBQ(U8(8), n)
+	ADDQ(U8(32), src)
+	ADDQ(U8(64), dst)
+	if two {
+		ADDQ(U8(64), second)
+	}
+	SUBQ(U8(16), n)
 	JG(LabelRef("loop"))
+	t := XMM()
+	VEXTRACTI128(U8(1), least, t)
+	VPMINUW(t, least.AsX(), least.AsX())
+	VEXTRACTI128(U8(1), most, t)
+	VPMAXUW(t, most.AsX(), most.AsX())
 	for _, bytes := range []uint8{8, 4, 2} {
-		VPSRLDQ(U8(bytes), least, t)
-		VPMINUW(t, least, least)
-		VPSRLDQ(U8(bytes), most, t)
-		VPMAXUW(t, most, most)
+		VPSRLDQ(U8(bytes), least.AsX(), t)
+		VPMINUW(t, least.AsX(), least.AsX())
+		VPSRLDQ(U8(bytes), most.AsX(), t)
+		VPMAXUW(t, most.AsX(), most.AsX())
 	}
 	for _, out := range []struct {
 		name string
 		x    reg.VecVirtual
 	}{{"least", least}, {"most", most}} {
 		g := GP32()
-		VMOVD(out.x, g)
+		VMOVD(out.x.AsX(), g)
 		ANDL(U32(0xffff), g)
 		Store(g, Return(out.name))
 	}
