@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func rowsPairF32(a *byte)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·rowsPairF32(SB), NOSPLIT, $0-8
 	// rowsPairF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 64 and not 0, x float32; dst float64, a NaN where a sum of float32 left its binade. table is where it begins: 1.5*2^k.
 	MOVQ         a+0(FP), AX
@@ -42,6 +42,10 @@ block:
 	VPXORD  Z8, Z8, Z8
 
 loop:
+	PREFETCHT1    24576(DI)
+	PREFETCHT1    24640(DI)
+	PREFETCHT1    24704(DI)
+	PREFETCHT1    24768(DI)
 	VMOVUPS       (DI), Z14
 	VMOVUPS       (R8), Z15
 	VMOVAPS       Z1, Z16
@@ -139,7 +143,7 @@ DATA signAndExp<>+60(SB)/4, $0xff800000
 GLOBL signAndExp<>(SB), RODATA|NOPTR, $64
 
 // func rowsPairF16(a *byte)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·rowsPairF16(SB), NOSPLIT, $0-8
 	// rowsPairF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 64 and not 0, x float32; dst float64, a NaN where a sum of float32 left its binade. table is where it begins: 1.5*2^k.
 	MOVQ         a+0(FP), AX
@@ -176,6 +180,8 @@ block:
 	VPXORD  Z8, Z8, Z8
 
 loop:
+	PREFETCHT1    24576(DI)
+	PREFETCHT1    24640(DI)
 	VCVTPH2PS     (DI), Z14
 	VMOVUPS       (R8), Z15
 	VMOVAPS       Z1, Z16
@@ -255,7 +261,7 @@ inside:
 	RET
 
 // func rowsPairBF16(a *byte)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·rowsPairBF16(SB), NOSPLIT, $0-8
 	// rowsPairBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 64 and not 0, x float32, of every 32 the even columns first; dst float64, a NaN where a sum of float32 left its binade. table is where it begins: 1.5*2^k.
 	MOVQ         a+0(FP), AX
@@ -293,6 +299,8 @@ block:
 	VPXORD  Z8, Z8, Z8
 
 loop:
+	PREFETCHT1    24576(DI)
+	PREFETCHT1    24640(DI)
 	VMOVUPS       (DI), Z15
 	VMOVUPS       64(DI), Z16
 	VPSLLD        $0x10, Z15, Z17
@@ -392,7 +400,7 @@ DATA upperHalf<>+60(SB)/4, $0xffff0000
 GLOBL upperHalf<>(SB), RODATA|NOPTR, $64
 
 // func rowsPairBF16R16(a *byte)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, CMOV
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, CMOV, MMX+
 TEXT ·rowsPairBF16R16(SB), NOSPLIT, $0-8
 	// rowsPairBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 64 and not 0, x float32, of every 32 the even columns first; dst float64, a NaN where a sum of float32 left its binade. table is where it begins: 1.5*2^k.
 	MOVQ         a+0(FP), AX
@@ -434,6 +442,8 @@ block:
 	VPXORD  Z8, Z8, Z8
 
 loop:
+	PREFETCHT1  24576(DI)
+	PREFETCHT1  24640(DI)
 	VMOVUPS     (DI), Z19
 	VMOVUPS     64(DI), Z20
 	VPTERNLOGD  $0xfe, Z19, Z20, Z12

@@ -38,6 +38,10 @@ var (
 	signAndExp = constants("signAndExp", func(int) Constant { return U32(0xff800000) }, 16)
 )
 
+// pairAhead is how many bytes ahead of the weights lines are asked for, into the second-level cache: no prefetcher of the
+// processor's crosses into the next page. Over a mapped file rows of 3584 come at 31 GB/s with 24 KB, 28 with 8, 25 with none.
+const pairAhead = 24 << 10
+
 // pairBlock is how many columns a pair of sums has before it joins a sum in float64.
 const pairBlock = 1024
 
@@ -96,6 +100,9 @@ func (p pair) emit() {
 		VPXORD(l[i], l[i], l[i])
 	}
 	Label("loop")
+	for at := 0; at < 8*p.bits; at += 64 {
+		PREFETCHT1(Mem{Base: q, Disp: pairAhead + at})
+	}
 	var v [2]reg.VecVirtual
 	if p.ordered {
 		for i := range v {
