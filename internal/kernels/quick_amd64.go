@@ -36,9 +36,9 @@ var (
 	quickScaleI4AVX2   = &quickKernel{quickScaleI4, widenedF16, leastF16Scale, mostF16Scale, nil, nil}
 	quickScaleI4AVX512 = &quickKernel{quickScaleI4x16, widenedF16, leastF16Scale, mostF16Scale, nil, byNibble}
 	quickRoundI4AVX2   = &quickKernel{quickRoundI4, mantissaF16, leastF16Scale, mostF16Scale, tableF16, nil}
-	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, byParity}
+	quickRoundI4AVX512 = &quickKernel{quickRoundI4x16, mantissaF16, leastF16Scale, mostF16Scale, tableF16, ordered}
 	quickRoundU4AVX2   = &quickKernel{quickRoundU4, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, nil}
-	quickRoundU4AVX512 = &quickKernel{quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, byParity}
+	quickRoundU4AVX512 = &quickKernel{quickRoundU4x16, mantissaBF16, leastBF16Scale, mostBF16Scale, tableBF16, ordered}
 )
 
 // quick gives the kernel for the stored form, nil if there is none. A contract with binary16 weights has R16(q*s); where
@@ -138,9 +138,9 @@ var tableBF16 = sync.OnceValue(func() []float32 {
 	return t
 })
 
-// byParity writes a row of x in the order in which nibbles are met sixteen at once: of every 32, the even columns, then the odd
+// ordered writes a row of x in the order in which nibbles are met sixteen at once: of every 32, the even columns, then the odd
 // ones.
-func byParity(dst, x []float32) {
+func ordered(dst, x []float32) {
 	for b := 0; b+32 <= len(x); b += 32 {
 		even, odd, z := dst[b:b+16:b+16], dst[b+16:b+32:b+32], x[b:b+32:b+32]
 		for i := range even {
@@ -158,7 +158,7 @@ func byNibble(dst, x []float32) {
 		}
 		dst, x = dst[128:], x[128:]
 	}
-	byParity(dst, x)
+	ordered(dst, x)
 }
 
 // scalesAtOnce is how many scales are widened before their rows are read: they stay in the first-level cache.
