@@ -498,6 +498,9 @@ var logitRooms = sync.Pool{New: func() any { return new([]float32) }}
 func (r *run) show(x []float32, rows []row, tap bool) error {
 	d := r.e.d
 	V, H := d.Config.VocabSize, d.Config.HiddenSize
+	if r.byParts(len(rows), tap) {
+		return r.showByParts(x, rows)
+	}
 	for len(rows) > 0 {
 		if err := r.ctx.Err(); err != nil {
 			return err
@@ -505,13 +508,7 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 		n := min(logitsRows(V, r.e.logitsBytes), len(rows))
 		block := rows[:n]
 		rows = rows[n:]
-		in := x[(block[0].seq.Row+block[0].t)*H:]
-		if last := block[n-1]; last.seq.Row+last.t-block[0].seq.Row-block[0].t != n-1 { // rows between are not asked for
-			in = make([]float32, 0, n*H)
-			for _, b := range block {
-				in = append(in, x[(b.seq.Row+b.t)*H:][:H]...)
-			}
-		}
+		in := rowsOf(x, block, H)
 		// One row lives as long as its run: Generate chooses from it. More live during the callback.
 		room := &r.logits
 		if n > 1 {
@@ -524,7 +521,7 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 			*room = make([]float32, n*V)
 		}
 		logits := (*room)[:n*V]
-		if err := r.head(logits, in[:n*H], n); err != nil {
+		if err := r.head(logits, in, n); err != nil {
 			return err
 		}
 		if err := r.report(block, logits, tap); err != nil {
@@ -532,6 +529,19 @@ func (r *run) show(x []float32, rows []row, tap bool) error {
 		}
 	}
 	return nil
+}
+
+// rowsOf gives the rows of x [Rows, H] that block names, side by side.
+func rowsOf(x []float32, block []row, H int) []float32 {
+	n, first := len(block), block[0].seq.Row+block[0].t
+	if last := block[n-1]; last.seq.Row+last.t-first == n-1 {
+		return x[first*H:][:n*H]
+	}
+	in := make([]float32, 0, n*H) // rows between are not asked for
+	for _, b := range block {
+		in = append(in, x[(b.seq.Row+b.t)*H:][:H]...)
+	}
+	return in
 }
 
 // head is Decoder.Logits, of a streamed model stripe by stripe.

@@ -31,6 +31,9 @@ type Arith struct {
 	Rate func(dst, x []float32)
 	// Softmax replaces attention scores x by softmax(x), one operation; RouterSoftmax does it for a router's logits.
 	Softmax, RouterSoftmax func(x []float32)
+	// LogSum is sum e^(x[i]-m) in float64, where x[i] <= m, in any order: of logits, a part of a row at a time. It is nil where
+	// only the order of the ids will do.
+	LogSum func(x []float32, m float64) float64
 	// Attend, if not nil, is softmax attention of a block of queries as one operation, in which only the result is rounded.
 	Attend func(a *Attention)
 	// DeltaStep is one token of the recurrent delta rule for one head, DESIGN section 2:
@@ -54,7 +57,8 @@ var Fast = &Arith{
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
 	Exp: expFast, Sigmoid: sigmoidFast, SiLU: siluFast,
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
-	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, Attend: func(a *Attention) { attendKernel.run(a) }, DeltaStep: deltaStepFast,
+	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, LogSum: func(x []float32, m float64) float64 { return logSumKernel.run(x, m) },
+	Attend: func(a *Attention) { attendKernel.run(a) }, DeltaStep: deltaStepFast,
 }
 
 // Own gives the arithmetic that alone computes a contract, by the name in precision.Contract.Arithmetic; nil if there is

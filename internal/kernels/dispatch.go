@@ -13,6 +13,7 @@ type (
 	gainFunc    = func(dst, x, gain []float32, r float32)
 	turnFunc    = func(a, b, cos, sin []float32)
 	expSumFunc  = func(x []float32, m float32) float32
+	logSumFunc  = func(x []float32, m float64) float64
 	mapFunc     = func(dst, x []float32)
 )
 
@@ -50,6 +51,7 @@ var (
 	gainKernel         = define("gain", gainGo)
 	turnKernel         = define("turn", turnGo)
 	expDiffKernel      = define("exp of a difference", expDiffGo)
+	logSumKernel       = define[logSumFunc]("sum of exp in float64", logSumGo)
 	maxKernel          = define("max", maxGo)
 	roundF16Kernel     = define("round f16", precision.RoundF16Go)
 	roundBF16Kernel    = define("round bf16", precision.RoundBF16Go)
@@ -108,6 +110,14 @@ func expDiffGo(dst []float64, x []float32, m float64) {
 	for i, v := range x {
 		dst[i] = precision.Exp64(float64(v) - m)
 	}
+}
+
+// logSumGo is the sum of e^(x[i]-m), where x[i] <= m.
+func logSumGo(x []float32, m float64) (sum float64) {
+	for _, v := range x {
+		sum += precision.Exp64(float64(v) - m)
+	}
+	return sum
 }
 
 // Max is the largest element of x, which is not empty, and whether any is a NaN; then the other means nothing.

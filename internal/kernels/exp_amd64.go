@@ -23,6 +23,14 @@ func init() {
 	softmaxExactKernel.add(AVX2, softmaxSIMD)
 	softmaxFastKernel.add(AVX2, softmaxSIMD)
 	expDiffKernel.add(AVX2, expDiffSIMD)
+	logSumKernel.add(AVX2, logSumSIMD)
+	logSumKernel.add(AVX512, func(x []float32, m float64) (sum float64) {
+		whole := len(x) &^ 15
+		if whole > 0 {
+			sum = logSumAVX512(&x[0], m, whole)
+		}
+		return sum + logSumGo(x[whole:], m)
+	})
 	roundF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundF16Whole, precision.RoundF16Go) })
 	roundBF16Kernel.add(AVX2, func(x []float32) { roundAVX2(x, roundBF16AVX2, precision.RoundBF16Go) })
 }

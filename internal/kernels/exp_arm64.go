@@ -20,6 +20,7 @@ func init() {
 	softmaxExactKernel.add(NEON, softmaxSIMD)
 	softmaxFastKernel.add(NEON, softmaxSIMD)
 	expDiffKernel.add(NEON, expDiffSIMD)
+	logSumKernel.add(NEON, logSumSIMD)
 	expSumKernel.add(NEON, expSumNEON)
 }
 

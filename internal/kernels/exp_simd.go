@@ -29,6 +29,21 @@ func expDiffSIMD(dst []float64, x []float32, m float64) {
 	}
 }
 
+// logSumSIMD is logSumGo in four chains of blocks.
+func logSumSIMD(x []float32, m float64) float64 {
+	var e [256]float64
+	var s [4]float64
+	for len(x) > 0 {
+		n := min(len(x), len(e))
+		expDiffSIMD(e[:n], x[:n], m)
+		for i, v := range e[:n] {
+			s[i&3] += v
+		}
+		x = x[n:]
+	}
+	return (s[0] + s[1]) + (s[2] + s[3])
+}
+
 // softmaxSIMD is softmax as one operation. A quotient errs by what exp and the difference before it do (the difference,
 // where it is not exact, by |d| 2^-53, and d < -104 gives 0), by the sum's len(x) roundings and its own; where that could
 // change a rounding, the definition decides the whole row.

@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -365,6 +366,39 @@ func TestExpDiffVariants(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// TestLogSumVariants: the sum of n exponentials, each within four units of 2^-53, in any order: (n+4) u of the sum, and what
+// counts as e^-800. Minus infinity adds nothing.
+func TestLogSumVariants(t *testing.T) {
+	variants(t, logSumKernel, func(t *testing.T, run logSumFunc) {
+		var worst float64
+		eachLength(0, func(r *rand.Rand, n, _ int) {
+			x, m := vectorCase(t, r, n, 0), float32(math.Inf(-1))
+			for i := range x {
+				x[i] *= float32(math.Exp(r.NormFloat64() * 3))
+				m = max(m, x[i])
+			}
+			for i := range x {
+				if r.IntN(8) == 0 && x[i] < m {
+					x[i] = float32(math.Inf(-1))
+				}
+			}
+			want := new(big.Float).SetPrec(300)
+			for _, v := range x {
+				want.Add(want, new(big.Float).SetFloat64(math.Exp(float64(v)-float64(m))))
+			}
+			sum, _ := want.Float64()
+			got := run(x, float64(m))
+			bound := float64(n+4)*0x1p-53*sum + float64(n)*0x1p-1100
+			if d := math.Abs(got - sum); !(d <= bound) {
+				t.Fatalf("length %d: %x, want %x within %g", n, got, sum, bound)
+			} else if d > 0 {
+				worst = max(worst, d/bound)
+			}
+		})
+		t.Logf("worst seen: %.2f of the bound", worst)
 	})
 }
 

@@ -98,15 +98,21 @@ func Largest(logits []float32, k int) []engine.Candidate {
 				continue
 			}
 		}
-		for i, v := range part {
-			c := engine.Candidate{ID: int32(lo + i), Logit: float64(v)}
-			if len(top) == k && above(top[k-1], c) < 0 {
-				continue
-			}
-			at, _ := slices.BinarySearchFunc(top, c, above)
-			top = slices.Insert(top, at, c)
-			top = top[:min(k, len(top))]
+		top = insert(top, k, part, lo)
+	}
+	return top
+}
+
+// insert puts those of part, whose first id is first, into the k first candidates in order.
+func insert(top []engine.Candidate, k int, part []float32, first int) []engine.Candidate {
+	for i, v := range part {
+		c := engine.Candidate{ID: int32(first + i), Logit: float64(v)}
+		if len(top) == k && above(top[k-1], c) < 0 {
+			continue
 		}
+		at, _ := slices.BinarySearchFunc(top, c, above)
+		top = slices.Insert(top, at, c)
+		top = top[:min(k, len(top))]
 	}
 	return top
 }

@@ -31,6 +31,7 @@ var files = map[string]func(){
 	"delta":          deltas,
 	"wide_512":       wide512,
 	"exp":            exps,
+	"logsum_512":     logSum,
 	"round":          rounds,
 	"unpack":         func() { each(formats, func(f format) { unpack(f, ymm) }) },
 	"unpack_512":     unpacks512,
