@@ -88,6 +88,54 @@ func TestHeadBlocks(t *testing.T) {
 	}
 }
 
+// TestHeadByParts: positions whose logits nobody asks for show what they show with them, the log-sum-exp within the roundings of its
+// sum; only of few rows, and only where the order of the sum is free.
+func TestHeadByParts(t *testing.T) {
+	t.Parallel()
+	ids := make([]int32, 300)
+	for i := range ids {
+		ids[i] = int32(i * 7 % 500)
+	}
+	for _, mode := range []string{"fast", "exact"} {
+		for _, from := range []int{0, 280, 299 - partRows + 2} {
+			e := openSpec(t, engine.Spec{Model: "", Mode: mode, Threads: 2})
+			V := e.d.Config.VocabSize
+			if V <= partUnit {
+				t.Fatalf("a vocabulary of %d is one part", V)
+			}
+			score := func(want engine.Want) (out []*engine.Position) {
+				want.From, want.TopK = from, 3
+				if err := e.Score(t.Context(), []engine.Prompt{{IDs: ids}}, want, func(p *engine.Position) error {
+					q := *p
+					q.Logits = nil
+					out = append(out, &q)
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				return out
+			}
+			want := score(engine.Want{Logits: true})
+			seen := headRows(e)
+			if mode == "fast" && len(ids)-from >= partRows {
+				e.logitsBytes = 1 // parts as small as they get
+			}
+			got := score(engine.Want{})
+			parts := len(*seen) == 0
+			if by := mode == "fast" && len(ids)-from >= partRows; parts != by {
+				t.Errorf("%s, from %d: by parts %v, want %v", mode, from, parts, by)
+			}
+			for i, w := range want {
+				p := got[i]
+				if d := math.Abs(p.LSE - w.LSE); p.Pos != w.Pos || p.ID != w.ID || !slices.Equal(p.Ties, w.Ties) || !slices.Equal(p.Top, w.Top) || p.Logits != nil ||
+					!(d <= float64(2*V+64)*0x1p-53+math.Abs(w.LSE)*0x1p-51) || mode == "exact" && d != 0 {
+					t.Fatalf("%s, position %d: shows %+v, want %+v", mode, w.Pos, p, w)
+				}
+			}
+		}
+	}
+}
+
 // TestGenerateProgress: the prompt's way through the layers is told up to its end, in calls or layer by layer, and nothing of
 // the tokens after it.
 func TestGenerateProgress(t *testing.T) {

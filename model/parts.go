@@ -34,7 +34,7 @@ func (r *run) showByParts(x []float32, rows []row) error {
 		for i, b := range block {
 			seen[i] = shown.NewParts(shown.At{Seq: b.seq.Index, Pos: b.seq.Pos + b.t}, r.want.TopK)
 		}
-		size := min(V, max(1, partBytes/4/n/partUnit)*partUnit)
+		size := min(V, max(1, min(partBytes, r.e.logitsBytes)/4/n/partUnit)*partUnit)
 		if cap(*r.block) < n*size {
 			*r.block = make([]float32, n*size)
 		}

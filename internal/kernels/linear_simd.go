@@ -30,7 +30,7 @@ func tokenBlock(n, size int) int {
 // tiling is how a product is cut (gen/tile.go).
 type tiling[T float32 | float64] struct {
 	rows   int                           // weight rows of a register tile
-	stripe int                           // weight rows that are unpacked together, whole tiles
+	stripe int                           // weight rows whose products are written together, whole tiles
 	lanes  int                           // tokens of a register tile
 	wide   map[*rowsKernel]func(a *byte) // what unpacks with wider registers
 	turn   turn16
@@ -53,16 +53,15 @@ func (g *tiling[T]) padded(tokens int) int {
 // width is how many tokens the panel has that begins at token t of so many.
 func (g *tiling[T]) width(t, padded int) int { return min(g.lanes, padded-t) }
 
-// multiply adds n columns from j on of the stripe's rows, unpacked to w, times those of the packed activations, to y [stripe, tokens].
-func (g *tiling[T]) multiply(s *stripe, y, w, packed []T, j, n int) {
-	for r := 0; r < s.rows; r += g.rows {
-		for t := 0; t < s.tokens; t += g.lanes {
-			tile, width := g.tile, g.width(t, s.tokens)
-			if width < g.lanes {
-				tile = g.half
-			}
-			tile(&y[r*s.tokens+t], s.tokens, &w[r*depth], depth, &packed[t*s.w.Cols+j*width], n, s.ask(n))
+// multiply adds n columns from j on of the tile's rows from r on, unpacked to w, times those of the packed activations, to
+// y [stripe, tokens].
+func (g *tiling[T]) multiply(s *stripe, y, w, packed []T, r, j, n int) {
+	for t := 0; t < s.tokens; t += g.lanes {
+		tile, width := g.tile, g.width(t, s.tokens)
+		if width < g.lanes {
+			tile = g.half
 		}
+		tile(&y[r*s.tokens+t], s.tokens, &w[0], depth, &packed[t*s.w.Cols+j*width], n, s.ask(n))
 	}
 }
 
@@ -97,8 +96,10 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 				clear(s.y32.x)
 				for j := 0; j < n; j += depth {
 					d := min(depth, n-j)
-					s.unpack(j, d)
-					g.multiply(s, s.y32.x, s.w32.x, packed.x, j, d)
+					for r := 0; r < s.rows; r += g.rows {
+						s.unpack(r, min(g.rows, s.rows-r), j, d)
+						g.multiply(s, s.y32.x, s.w32.x, packed.x, r, j, d)
+					}
 				}
 				s.write(out[t0*w.Rows:], s.y32.x, T)
 			}
@@ -158,18 +159,21 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
 			s := g.newStripe(w, padded)
 			defer s.free()
-			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.stripe*depth)
+			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.rows*depth)
 			for i := lo; i < hi; i++ {
 				s.start(i * g.stripe)
 				clear(s.y64.x)
 				clear(s.sq)
 				for j := 0; j < n; j += depth {
 					d := min(depth, n-j)
-					s.unpack(j, d)
-					for r := range s.rows {
-						s.sq[r] += widen64(s.w64.x[r*depth:][:d], s.w32.x[r*depth:][:d])
+					for r := 0; r < s.rows; r += g.rows {
+						rows := min(g.rows, s.rows-r)
+						s.unpack(r, rows, j, d)
+						for i := range rows {
+							s.sq[r+i] += widen64(s.w64.x[i*depth:][:d], s.w32.x[i*depth:][:d])
+						}
+						g.multiply(s, s.y64.x, s.w64.x, packed.x, r, j, d)
 					}
-					g.multiply(s, s.y64.x, s.w64.x, packed.x, j, d)
 				}
 				s.round(xn, exact, x[t0*n:])
 				s.write(out[t0*w.Rows:], s.y32.x, T)
@@ -242,7 +246,7 @@ type stripe struct {
 	turn    turn16
 	ahead   []byte         // of the next stripe's rows, what has not been asked for
 	decoded []float32      // whole rows, where the format has no assembly
-	w32     *lent[float32] // [size, depth]
+	w32     *lent[float32] // a tile's rows [.., depth]
 	w64     *lent[float64]
 	y32     *lent[float32] // [size, tokens]
 	y64     *lent[float64]
@@ -252,7 +256,7 @@ type stripe struct {
 func (g *tiling[T]) newStripe(w *Matrix, tokens int) *stripe {
 	size := g.stripe
 	s := &stripe{w: w, k: w.rowsKernel(), turn: g.turn, tokens: tokens, size: size, sq: make([]float64, size)}
-	s.w32, s.y32 = scratch32.get(size*depth), scratch32.get(size*tokens)
+	s.w32, s.y32 = scratch32.get(g.rows*depth), scratch32.get(size*tokens)
 	clear(s.w32.x) // rows that a tile reads and nobody asks for hold numbers, not what was left there
 	switch {
 	case s.k == nil:
@@ -303,11 +307,12 @@ func (s *stripe) ask(n int) *byte {
 	return p
 }
 
-// unpack writes columns j..j+n of the stripe's rows to w32. Where tiles do not ask for the next ones, it does.
-func (s *stripe) unpack(j, n int) {
+// unpack writes columns j..j+n of so many of the stripe's rows from r on to w32: a register tile's, which stay in the
+// first-level cache. Where tiles do not ask for the next ones, it does.
+func (s *stripe) unpack(r, rows, j, n int) {
 	if s.decoded != nil {
-		for r := range s.rows {
-			copy(s.w32.x[r*depth:][:n], s.decoded[r*s.w.Cols+j:])
+		for i := range rows {
+			copy(s.w32.x[i*depth:][:n], s.decoded[(r+i)*s.w.Cols+j:])
 		}
 		return
 	}
@@ -317,13 +322,13 @@ func (s *stripe) unpack(j, n int) {
 		if s.args.ahead = depth * stride / s.w.Cols; j+n == s.w.Cols {
 			s.args.ahead = s.size*stride - j*stride/s.w.Cols
 		}
-		s.args.point(s.w, s.first, j, whole)
-		s.args.dst, s.args.dstStride, s.args.rows = unsafe.Pointer(&s.w32.x[0]), 4*depth, s.rows
+		s.args.point(s.w, s.first+r, j, whole)
+		s.args.dst, s.args.dstStride, s.args.rows = unsafe.Pointer(&s.w32.x[0]), 4*depth, rows
 		s.args.call(s.unpacks)
 	}
 	if whole < n { // then it is the last block of columns
-		for r := range s.rows {
-			s.w.tail(s.w32.x[r*depth:][whole:n], s.first+r, j+whole)
+		for i := range rows {
+			s.w.tail(s.w32.x[i*depth:][whole:n], s.first+r+i, j+whole)
 		}
 	}
 }

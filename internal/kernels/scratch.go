@@ -1,10 +1,14 @@
 package kernels
 
-import "sync"
+import (
+	"math/bits"
+	"sync"
+)
 
 // scratch lends memory to one call at a time, so that a product a microsecond long does not feed the collector. What
-// it lends is not zero.
-type scratch[T any] struct{ pool sync.Pool }
+// it lends is not zero. Each power of two has a pool of its own: what is lent for a stripe is not in the way of what a block of
+// activations needs.
+type scratch[T any] struct{ pools [bits.UintSize + 1]sync.Pool }
 
 type lent[T any] struct{ x []T }
 
@@ -14,15 +18,13 @@ var (
 )
 
 func (s *scratch[T]) get(n int) *lent[T] {
-	l, _ := s.pool.Get().(*lent[T])
+	class := bits.Len(uint(max(1, n) - 1))
+	l, _ := s.pools[class].Get().(*lent[T])
 	if l == nil {
-		l = &lent[T]{}
-	}
-	if cap(l.x) < n {
-		l.x = make([]T, n)
+		l = &lent[T]{x: make([]T, 1<<class)}
 	}
 	l.x = l.x[:n]
 	return l
 }
 
-func (s *scratch[T]) put(l *lent[T]) { s.pool.Put(l) }
+func (s *scratch[T]) put(l *lent[T]) { s.pools[bits.Len(uint(cap(l.x)-1))].Put(l) }
