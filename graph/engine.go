@@ -39,7 +39,7 @@ func (driver) Open(ctx context.Context, spec engine.Spec) (engine.Engine, error)
 		_ = b.Close() // the first error is the one to tell
 		return nil, err
 	}
-	e.close = b.Close
+	e.close, e.files = b.Close, b.Check
 	e.info.WeightsSHA256 = b.Asset.MainHash()
 	if b.Language != nil {
 		e.info.MaxPositions = min(e.info.MaxPositions, b.Language.MaxContext)
@@ -57,6 +57,7 @@ type Engine struct {
 	ops           []*tap // by number
 	info          engine.Info
 	close         func() error
+	files         func() error // whether they are what was opened; nil for a program of none
 	closed        bool
 }
 
@@ -228,9 +229,17 @@ type asked struct {
 	each   func(*engine.Position) error
 }
 
+// unchanged makes a program that somebody wrote to meanwhile an error: what was computed is of neither.
+func (e *Engine) unchanged(err *error) {
+	if *err == nil && e.files != nil && !e.closed {
+		*err = e.files()
+	}
+}
+
 // Score implements engine.Engine: prompts run one after the other, each in calls of the path's size, or a token a call
 // where the graph takes one.
-func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
+func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
+	defer e.unchanged(&err)
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out", Do: "score the prompts one at a time"}
 	}
@@ -383,7 +392,8 @@ func (e *Engine) finish(s *sequence, seq int, sink engine.Sink, final *engine.St
 }
 
 // Generate implements engine.Engine. The last token is emitted and not consumed.
-func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
+func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
+	defer e.unchanged(&err)
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sibyl/bundle/aicode"
 	"sibyl/engine"
@@ -29,6 +30,29 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	err := e.Score(t.Context(), []engine.Prompt{{IDs: []int32{1, 2}}}, engine.Want{}, func(*engine.Position) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "main.mlirb: byte ") || !strings.Contains(err.Error(), "found a file of 4096 bytes, want the ") {
 		t.Errorf("Score: %v", err)
+	}
+}
+
+// TestWrittenWhileOpen: a program that somebody wrote to meanwhile is an error, though nothing faults.
+func TestWrittenWhileOpen(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "x.aimodel")
+	if err := os.CopyFS(dir, os.DirFS("../testdata/bundles/tiny-dense-tied-fp16/tiny-dense-tied-fp16.aimodel")); err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, dir, "")
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "main.mlirb"), later, later); err != nil { // what writing does
+		t.Fatal(err)
+	}
+	prompt := engine.Prompt{IDs: []int32{1, 2}}
+	for what, err := range map[string]error{
+		"Score":    e.Score(t.Context(), []engine.Prompt{prompt}, engine.Want{}, func(*engine.Position) error { return nil }),
+		"Generate": e.Generate(t.Context(), prompt, engine.Options{MaxTokens: 1}, func(*engine.Token) error { return nil }),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "another program writes to it") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

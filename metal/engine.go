@@ -269,11 +269,23 @@ func stateLen(s *engine.State) int {
 	return s.Len
 }
 
+// unchanged makes weights that somebody wrote to meanwhile an error: what was computed is of neither. Files that were cut are
+// looked for before a kernel reads them, too: a device that meets the end of one can give no error.
+func (e *Engine) unchanged(err *error) {
+	if *err == nil && e.src != nil {
+		*err = e.src.Check()
+	}
+}
+
 // Score implements engine.Engine: prompts run as ragged batches of up to callSeqs sequences.
-func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) error {
+func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
 	if err := e.closed(); err != nil {
 		return err
 	}
+	if err := e.src.Check(); err != nil {
+		return err
+	}
+	defer e.unchanged(&err)
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
 			Do: "score the prompts one at a time"}
@@ -319,10 +331,14 @@ func (r *run) close() {
 
 // Generate implements engine.Engine. The last token is emitted and not consumed. After a prompt with PositionIDs, generated tokens
 // count on from the largest position seen.
-func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
+func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
 	if err := e.closed(); err != nil {
 		return err
 	}
+	if err := e.src.Check(); err != nil {
+		return err
+	}
+	defer e.unchanged(&err)
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)

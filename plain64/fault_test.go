@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"sibyl/engine"
 )
@@ -30,6 +31,33 @@ func TestTruncatedWhileOpen(t *testing.T) {
 	err = e.Score(t.Context(), []engine.Prompt{{IDs: []int32{1, 2}}}, engine.Want{}, func(*engine.Position) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "model.safetensors: byte ") || !strings.Contains(err.Error(), "found a file of 0 bytes, want the ") {
 		t.Errorf("Score: %v", err)
+	}
+}
+
+// TestWrittenWhileOpen: weights that somebody wrote to meanwhile are an error, though nothing faults.
+func TestWrittenWhileOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(checkpointOf("tiny-dense-tied"))); err != nil {
+		t.Fatal(err)
+	}
+	e, err := driver{}.Open(t.Context(), engine.Spec{Model: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(dir+"/model.safetensors", later, later); err != nil { // what writing does
+		t.Fatal(err)
+	}
+	prompt := engine.Prompt{IDs: []int32{1, 2}}
+	for what, err := range map[string]error{
+		"Score":    e.Score(t.Context(), []engine.Prompt{prompt}, engine.Want{}, func(*engine.Position) error { return nil }),
+		"Generate": e.Generate(t.Context(), prompt, engine.Options{MaxTokens: 1}, func(*engine.Token) error { return nil }),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "another program writes to it") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
