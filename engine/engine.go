@@ -10,6 +10,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 )
@@ -230,6 +231,31 @@ type Stater interface {
 	// Step consumes one token from state, which is not changed (needs TakeState).
 	Step(ctx context.Context, state *State, id int32, topK int) (*Position, error)
 }
+
+// Continuation is one of the prompts of Batcher.GenerateAll, and what is different about it: the fields of Options of these names.
+type Continuation struct {
+	Prompt    Prompt
+	MaxTokens int
+	Force     []int32
+}
+
+// Batcher is implemented by engines that continue several prompts in the same steps: weights are read once a step and not once
+// a step of each prompt.
+type Batcher interface {
+	// GenerateAll is Generate of each prompt, with the same tokens in the same bits. The tokens of one prompt come in order, those
+	// of all step by step, within a step in the order of the prompts (an engine that cannot hold all at once does some of them first);
+	// Position.Seq is the prompt. Of opt TopK, Stop, Path and NonFinite are read. What concerns one prompt is a PromptError.
+	GenerateAll(ctx context.Context, all []Continuation, opt Options, each func(*Token) error) error
+}
+
+// PromptError is an error that concerns one of several prompts.
+type PromptError struct {
+	Seq int // its index
+	Err error
+}
+
+func (e *PromptError) Error() string { return fmt.Sprintf("prompt %d: %v", e.Seq, e.Err) }
+func (e *PromptError) Unwrap() error { return e.Err }
 
 // Locator is implemented by engines that can say where in what was shipped a tap is made.
 type Locator interface {

@@ -4,6 +4,7 @@ package model
 
 import (
 	"context"
+	"slices"
 
 	"sibyl/attention"
 	"sibyl/config"
@@ -64,6 +65,17 @@ func (d *Decoder) table(call *Call, c *precision.Contract) (cos, sin []float32) 
 		call.tables[key] = t
 	}
 	return t[0], t[1]
+}
+
+// aligned says whether elementwise functions meet the elements of every row in groups of their own, with whatever instructions
+// (kernels.Group), however many rows there are.
+func (d *Decoder) aligned() bool {
+	c := d.Config
+	widths := []int{c.ValueHeads, c.QKVDim(), c.ValueDim, c.QWidth(), c.IntermediateSize}
+	if c.MoE != nil {
+		return false // the shared expert's gate is one element a row
+	}
+	return !slices.ContainsFunc(widths, func(n int) bool { return n%kernels.Group != 0 })
 }
 
 // Embedding writes the rows of ids to x [len(ids), H].

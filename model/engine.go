@@ -117,7 +117,10 @@ type Engine struct {
 	logitsBytes int     // what the logits of one pass of the head may take
 }
 
-var _ engine.Stater = (*Engine)(nil)
+var (
+	_ engine.Stater  = (*Engine)(nil)
+	_ engine.Batcher = (*Engine)(nil)
+)
 
 // New binds src, which the engine owns from then on, under a plan. Of spec it reads Model and Scheme (how the user named
 // them; what a scheme does is in the plan), Delta and Threads.
@@ -313,6 +316,96 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	return r.finish(opt.FinalState)
 }
 
+// GenerateAll implements engine.Batcher, up to callSeqs prompts at a time. Under arithmetic in which a row may depend on how many
+// there are, prompts are read one by one, and in steps every row is by itself.
+func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt engine.Options, each func(*engine.Token) error) (err error) {
+	if e.d == nil {
+		return errClosed
+	}
+	defer e.catch(ctx, &err)()
+	for i, c := range all {
+		n := c.MaxTokens
+		if c.Force != nil {
+			n = len(c.Force)
+		}
+		err := e.limits().Check("prompt", c.Prompt, opt.Path, 0, n)
+		if err == nil {
+			err = e.checkPositions("prompt", c.Prompt)
+		}
+		if err == nil {
+			err = e.limits().CheckIDs("forced ids", c.Force)
+		}
+		if err != nil {
+			return &engine.PromptError{Seq: i, Err: err}
+		}
+	}
+	together := callSeqs
+	if e.stream != nil || e.arith.Alone != nil && !e.d.aligned() { // one layer's states at a time; elements whose neighbours count
+		together = 1
+	}
+	for lo := 0; lo < len(all); lo += together {
+		if err := e.generateSome(ctx, lo, all[lo:min(lo+together, len(all))], opt, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generateSome is GenerateAll of some of the prompts, whose states live together; first is the index of the first.
+func (e *Engine) generateSome(ctx context.Context, first int, some []engine.Continuation, opt engine.Options, each func(*engine.Token) error) error {
+	last := make([]*engine.Position, len(some))
+	r := &run{e: e, ctx: ctx, want: engine.Want{TopK: opt.TopK, Path: opt.Path}, steps: true, first: first,
+		from: make([]int, len(some)), each: func(p *engine.Position) error { last[p.Seq-first] = p; return nil }}
+	for i, c := range some {
+		r.prompts = append(r.prompts, c.Prompt)
+		r.from[i] = len(c.Prompt.IDs) - 1
+	}
+	if err := r.start(nil); err != nil {
+		return err
+	}
+	if err := r.all(); err != nil {
+		return err
+	}
+	if alone := e.arith.Alone; alone != nil {
+		r.s.call.Arith = alone
+	}
+	defer r.giveBack()
+	ended := make([]bool, len(some))
+	for i := 0; ; i++ {
+		var feeds []Feed
+		for k, c := range some {
+			opt.MaxTokens, opt.Force = c.MaxTokens, c.Force
+			if c.Force != nil {
+				opt.MaxTokens = len(c.Force)
+			}
+			if ended[k] || i >= opt.MaxTokens {
+				continue
+			}
+			if err := opt.CheckChoice(e.info.Subject, last[k]); err != nil {
+				return &engine.PromptError{Seq: first + k, Err: err}
+			}
+			tok := engine.Token{Index: i, ID: last[k].ID, Position: *last[k]}
+			if c.Force != nil {
+				tok.ID = c.Force[i]
+			}
+			if err := each(&tok); err != nil {
+				return err
+			}
+			if ended[k] = i == opt.MaxTokens-1 || c.Force == nil && slices.Contains(opt.Stop, tok.ID); ended[k] {
+				r.s.States[k] = nil
+				continue
+			}
+			feeds = append(feeds, Feed{Seq: k, IDs: []int32{tok.ID}})
+		}
+		if len(feeds) == 0 {
+			return nil
+		}
+		if err := r.feed(feeds); err != nil {
+			return err
+		}
+	}
+}
+
 // Prefill implements engine.Stater.
 func (e *Engine) Prefill(ctx context.Context, prompt engine.Prompt, path engine.Path) (*engine.State, error) {
 	st := new(engine.State)
@@ -333,8 +426,9 @@ type run struct {
 	want    engine.Want
 	each    func(*engine.Position) error
 	prompts []engine.Prompt
-	first   int  // index of prompts[0] among all prompts
-	steps   bool // more tokens follow the prompts
+	first   int   // index of prompts[0] among all prompts
+	from    []int // of each prompt, what want.From is of all; nil: that
+	steps   bool  // more tokens follow the prompts
 	s       *Session
 	logits  []float32  // of one position; the next one overwrites them
 	block   *[]float32 // of a block of positions, likewise; lent while the prompts run
@@ -384,12 +478,7 @@ func (r *run) start(from *engine.State) error {
 
 // all runs the prompts, call by call or, on a streamed model, layer by layer.
 func (r *run) all() error {
-	defer func() {
-		if r.block != nil {
-			logitRooms.Put(r.block)
-			r.block = nil
-		}
-	}()
+	defer r.giveBack()
 	if r.e.stream != nil {
 		return r.layerMajor()
 	}
@@ -399,6 +488,14 @@ func (r *run) all() error {
 		}
 	}
 	return nil
+}
+
+// giveBack ends the loan of a block's logits.
+func (r *run) giveBack() {
+	if r.block != nil {
+		logitRooms.Put(r.block)
+		r.block = nil
+	}
 }
 
 // cuts gives the prompts in calls of the path's size, a long call in several passes.
@@ -417,8 +514,12 @@ func (r *run) cuts() iter.Seq[[]Feed] {
 // cut gives the next pass and counts it in done, tokens of each prompt; nil when every prompt is done.
 func (r *run) cut(done []int) (feeds []Feed) {
 	var active []int
+	together := callSeqs
+	if r.from != nil && r.e.arith.Alone != nil {
+		together = 1 // what a row is may depend on the others
+	}
 	for i, p := range r.prompts {
-		if done[i] < len(p.IDs) && len(active) < callSeqs {
+		if done[i] < len(p.IDs) && len(active) < together {
 			active = append(active, i)
 		}
 	}
@@ -459,7 +560,7 @@ func (r *run) shown(x []float32) error {
 	for i := range call.Seqs {
 		s := &call.Seqs[i]
 		for t := range s.Len {
-			if allRows || s.Pos+t >= r.want.From {
+			if allRows || r.asked(s.Index, s.Pos+t) {
 				rows = append(rows, row{s, t})
 			}
 		}
@@ -472,6 +573,14 @@ func (r *run) shown(x []float32) error {
 		return call.Err
 	}
 	return r.show(x, rows, allRows)
+}
+
+// asked says whether a position is to be shown.
+func (r *run) asked(seq, pos int) bool {
+	if r.from != nil {
+		return pos >= r.from[seq-r.first]
+	}
+	return pos >= r.want.From
 }
 
 // row is the t-th row of a sequence of a call.
@@ -565,7 +674,7 @@ func (r *run) report(block []row, logits []float32, tap bool) error {
 		at[i] = shown.At{Seq: b.seq.Index, Pos: b.seq.Pos + b.t}
 	}
 	positions := make([]*engine.Position, len(block))
-	asked := func(a shown.At) bool { return a.Pos >= r.want.From }
+	asked := func(a shown.At) bool { return r.asked(a.Seq, a.Pos) }
 	const together = 4
 	r.s.call.Pool.For((len(block)+together-1)/together, together*V*8, func(lo, hi int) {
 		for i := lo * together; i < min(hi*together, len(block)); i += together {

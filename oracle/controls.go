@@ -280,22 +280,20 @@ func (g *gate) decodeControl(ctx context.Context, k int, e engine.Engine, who st
 		return nil
 	}
 	g.steps[k] = make([][]Seen, len(g.res.Prompts))
+	var paths []decodePath
+	var prompts []int
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]
-		n := g.flippedSteps(i)
-		if n == 0 {
-			continue
-		}
-		g.progress(who+": decode path", i, len(g.res.Prompts))
-		err := generate(ctx, e, who, q, q.RefIDs[:n], &g.p, func(_ int, s Seen) error {
-			g.steps[k][i] = append(g.steps[k][i], s)
-			return nil
-		})
-		if err != nil {
-			return err
+		if n := g.flippedSteps(i); n > 0 {
+			paths, prompts = append(paths, decodePath{name: q.Name, ids: q.IDs, force: q.RefIDs[:n]}), append(prompts, i)
 		}
 	}
-	return nil
+	tick := g.ticks(who+": decode path", paths)
+	return generate(ctx, e, who, paths, &g.p, func(i, _ int, s Seen) error {
+		g.steps[k][prompts[i]] = append(g.steps[k][prompts[i]], s)
+		tick()
+		return nil
+	})
 }
 
 // flippedSteps is how many tokens after prompt i there are up to TEST's last flip while decoding; all of them if the

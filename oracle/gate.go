@@ -207,3 +207,16 @@ func (g *gate) progress(stage string, done, total int) {
 		g.Progress(stage, done, total)
 	}
 }
+
+// ticks gives what is called after each token of the paths.
+func (g *gate) ticks(stage string, paths []decodePath) func() {
+	done, total := 0, 0
+	for _, d := range paths {
+		total += d.steps()
+	}
+	g.progress(stage, 0, total)
+	return func() {
+		done++
+		g.progress(stage, done, total)
+	}
+}

@@ -32,24 +32,30 @@ func (g *gate) qualify(ctx context.Context) error {
 
 // decode finds REF's greedy continuation of every prompt along its own decode path.
 func (g *gate) decode(ctx context.Context) error {
-	for i := range g.res.Prompts {
-		q := &g.res.Prompts[i]
-		g.progress("reference: greedy continuation", i, len(g.res.Prompts))
-		var seen []Seen
-		if g.p.MaxTokens > 0 {
-			err := generate(ctx, g.Ref, "the reference", q, nil, &g.p, func(_ int, s Seen) error {
-				seen = append(seen, s)
-				q.RefIDs = append(q.RefIDs, s.ID)
-				q.RefLogitGap = append(q.RefLogitGap, shown(s.LogitGap))
-				q.RefProbGap = append(q.RefProbGap, shown(s.ProbGap))
-				return nil
-			})
-			if err != nil {
-				return err
-			}
-		}
-		g.gen = append(g.gen, seen)
+	paths := make([]decodePath, len(g.res.Prompts))
+	for i, q := range g.res.Prompts {
+		paths[i] = decodePath{name: q.Name, ids: q.IDs, n: g.p.MaxTokens}
 	}
+	gen := make([][]Seen, len(paths))
+	if g.p.MaxTokens > 0 {
+		tick := g.ticks("reference: greedy continuation", paths)
+		err := generate(ctx, g.Ref, "the reference", paths, &g.p, func(i, _ int, s Seen) error {
+			q := &g.res.Prompts[i]
+			gen[i] = append(gen[i], s)
+			q.RefIDs = append(q.RefIDs, s.ID)
+			q.RefLogitGap = append(q.RefLogitGap, shown(s.LogitGap))
+			q.RefProbGap = append(q.RefProbGap, shown(s.ProbGap))
+			tick()
+			return nil
+		})
+		if err != nil {
+			for i := 0; i < len(gen) && g.complete(i); i++ {
+				g.gen = append(g.gen, gen[i])
+			}
+			return err
+		}
+	}
+	g.gen = gen
 	return nil
 }
 
@@ -293,17 +299,16 @@ func (g *gate) rollout(ctx context.Context) error {
 	if g.test.Streams {
 		return fmt.Errorf("TEST's weights would be read anew for every token; part 2 shows its choice at these positions: %w", engine.ErrNotShown)
 	}
-	for i := range g.res.Prompts {
-		q := &g.res.Prompts[i]
-		g.progress("test: greedy rollout", i, len(g.res.Prompts))
-		err := generate(ctx, g.Test, "the test engine", q, q.RefIDs, &g.p, func(k int, s Seen) error {
-			q.TestIDs = append(q.TestIDs, s.ID)
-			g.keep(Rollout, i, len(q.IDs)-1+k, s)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	paths := make([]decodePath, len(g.res.Prompts))
+	for i, q := range g.res.Prompts {
+		paths[i] = decodePath{name: q.Name, ids: q.IDs, force: q.RefIDs}
 	}
-	return nil
+	tick := g.ticks("test: greedy rollout", paths)
+	return generate(ctx, g.Test, "the test engine", paths, &g.p, func(i, k int, s Seen) error {
+		q := &g.res.Prompts[i]
+		q.TestIDs = append(q.TestIDs, s.ID)
+		g.keep(Rollout, i, len(q.IDs)-1+k, s)
+		tick()
+		return nil
+	})
 }

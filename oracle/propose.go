@@ -42,6 +42,8 @@ func (g *gate) complete(i int) bool {
 // and where the proposals begin; nil when all are complete. A TEST that is read anew for every token is not asked: what
 // costs nothing is proposed then, and REF says at least one more token of every prompt a pass.
 func (g *gate) propose(ctx context.Context) (texts [][]int32, from []int, err error) {
+	var paths []decodePath
+	var asked []int // of each path, which text it goes on with
 	for i := range g.res.Prompts {
 		q := &g.res.Prompts[i]
 		if g.complete(i) {
@@ -53,20 +55,24 @@ func (g *gate) propose(ctx context.Context) (texts [][]int32, from []int, err er
 		if n > 1 && g.test.Streams {
 			text = append(text, guess(text, g.said[i], min(n-1, guessed))...)
 		} else if n > 1 {
-			g.progress("test: proposing a continuation", i, len(g.res.Prompts))
-			p := g.p
-			p.MaxTokens = n
-			ahead := PromptResult{Name: q.Name, IDs: text}
-			err := generate(ctx, g.Test, "the test engine", &ahead, nil, &p, func(_ int, s Seen) error {
-				text = append(text, s.ID)
-				return nil
-			})
-			if err != nil {
-				return nil, nil, err
-			}
-			text = text[:len(text)-1] // nothing follows the last one
+			paths, asked = append(paths, decodePath{name: q.Name, ids: text, n: n}), append(asked, len(texts))
 		}
 		texts = append(texts, text)
+	}
+	if len(paths) == 0 {
+		return texts, from, nil
+	}
+	tick := g.ticks("test: proposing a continuation", paths)
+	err = generate(ctx, g.Test, "the test engine", paths, &g.p, func(i, _ int, s Seen) error {
+		texts[asked[i]] = append(texts[asked[i]], s.ID)
+		tick()
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, k := range asked {
+		texts[k] = texts[k][:len(texts[k])-1] // nothing follows the last one
 	}
 	return texts, from, nil
 }

@@ -109,30 +109,37 @@ func (r *recheck) run(ctx context.Context, info engine.Info) error {
 			return nil
 		})
 	}
-	for _, rec := range r.recorded {
-		q := r.prompt(rec.Prompt)
-		if r.c.Part == StateStep {
+	if r.c.Part == StateStep {
+		for _, rec := range r.recorded {
+			q := r.prompt(rec.Prompt)
 			s, err := r.step(ctx, &q, p, info)
 			if err != nil {
 				return err
 			}
 			r.compare(rec, 0, s)
 			tick()
-			continue
 		}
-		if len(rec.Seen) == 0 {
-			continue
-		}
-		err := generate(ctx, r.e, who, &q, q.RefIDs[:len(rec.Seen)], p, func(k int, s Seen) error {
-			r.compare(rec, k, s)
-			tick()
-			return nil
-		})
-		if err != nil {
-			return err
+		return nil
+	}
+	var paths []decodePath
+	var recs []Shown
+	for _, rec := range r.recorded {
+		if q := r.prompt(rec.Prompt); len(rec.Seen) > 0 {
+			paths, recs = append(paths, decodePath{name: q.Name, ids: q.IDs, force: q.RefIDs[:len(rec.Seen)]}), append(recs, rec)
 		}
 	}
-	return nil
+	// Compared prompt by prompt, in whatever order tokens come: the first difference is told.
+	now, at, next := make([][]Seen, len(paths)), 0, 0
+	return generate(ctx, r.e, who, paths, p, func(i, _ int, s Seen) error {
+		for now[i] = append(now[i], s); at < len(paths) && next < len(now[at]); {
+			r.compare(recs[at], next, now[at][next])
+			tick()
+			if next++; next == len(recs[at].Seen) {
+				at, next = at+1, 0
+			}
+		}
+		return nil
+	})
 }
 
 // step is one step of TEST from the state REF has now after the prompt.

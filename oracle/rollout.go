@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -13,30 +14,81 @@ import (
 	"sibyl/trace"
 )
 
-// generate follows e's decode path from the prompt and gives what it showed before each token. With force it is
-// re-anchored: step i consumes force[i] whatever e chose, so one flip cannot hide or cause the next, and there are
-// len(force) steps. Without, e goes its own greedy way for n steps or up to a stop id.
-func generate(ctx context.Context, e engine.Engine, who string, q *PromptResult, force []int32, p *Protocol, each func(i int, s Seen) error) error {
+// decodePath is one prompt's way through generate.
+type decodePath struct {
+	name  string
+	ids   []int32
+	force []int32 // consumed one after the other, whatever the engine chose; nil: its own greedy way
+	n     int     // tokens, if they are not forced
+}
+
+// steps is how many tokens the path has, if no stop id ends it.
+func (d *decodePath) steps() int {
+	if d.force != nil {
+		return len(d.force)
+	}
+	return d.n
+}
+
+// generate follows e's decode path from every prompt, together if the engine can, and gives what it showed before each token k
+// of path i; of one path they come in order. With force a path is re-anchored: step k consumes force[k] whatever e chose, so one
+// flip cannot hide or cause the next. Without, e goes its own greedy way for n steps or up to a stop id.
+func generate(ctx context.Context, e engine.Engine, who string, paths []decodePath, p *Protocol, each func(i, k int, s Seen) error) error {
 	shows := e.Info().Shows
-	opt := engine.Options{Force: force, TopK: p.candidates(shows), Path: p.Path, NonFinite: true} // NaN is judged, not avoided
-	want := len(force)
-	if force == nil {
-		opt.MaxTokens, opt.Stop, want = p.MaxTokens, p.Stop, p.MaxTokens
-	}
-	got, stopped := 0, false
-	err := e.Generate(ctx, engine.Prompt{IDs: q.IDs}, opt, func(t *engine.Token) error {
-		if t.Index != got || got >= want {
-			return fmt.Errorf("showed token %d where token %d of %d was next", t.Index, got, want)
+	opt := engine.Options{Stop: p.Stop, TopK: p.candidates(shows), Path: p.Path, NonFinite: true} // NaN is judged, not avoided
+	got, stopped := make([]int, len(paths)), make([]bool, len(paths))
+	show := func(i int, t *engine.Token) error {
+		if want := paths[i].steps(); t.Index != got[i] || got[i] >= want {
+			return fmt.Errorf("showed token %d where token %d of %d was next", t.Index, got[i], want)
 		}
-		got++
-		stopped = slices.Contains(opt.Stop, t.ID)
-		return each(t.Index, see(&t.Position, shows))
-	})
-	if err == nil && got < want && !stopped {
-		err = fmt.Errorf("ended after %d of %d tokens", got, want)
+		got[i]++
+		stopped[i] = paths[i].force == nil && slices.Contains(p.Stop, t.ID)
+		return each(i, t.Index, see(&t.Position, shows))
 	}
-	if err != nil {
-		return &breach{who, "decoding after prompt " + q.Name, err}
+	failed := func(i int, err error) error {
+		if want := paths[i].steps(); err == nil && got[i] < want && !stopped[i] {
+			err = fmt.Errorf("ended after %d of %d tokens", got[i], want)
+		}
+		if err == nil {
+			return nil
+		}
+		return &breach{who, "decoding after prompt " + paths[i].name, err}
+	}
+	if b, ok := e.(engine.Batcher); ok && len(paths) > 1 {
+		all := make([]engine.Continuation, len(paths))
+		for i, d := range paths {
+			all[i] = engine.Continuation{Prompt: engine.Prompt{IDs: d.ids}, MaxTokens: d.n, Force: d.force}
+		}
+		err := b.GenerateAll(ctx, all, opt, func(t *engine.Token) error {
+			if t.Seq < 0 || t.Seq >= len(paths) {
+				return fmt.Errorf("showed a token of prompt %d of %d", t.Seq, len(paths))
+			}
+			if err := show(t.Seq, t); err != nil {
+				return &engine.PromptError{Seq: t.Seq, Err: err}
+			}
+			return nil
+		})
+		var one *engine.PromptError
+		if errors.As(err, &one) && one.Seq >= 0 && one.Seq < len(paths) {
+			return failed(one.Seq, one.Err)
+		} else if err != nil {
+			return &breach{who, fmt.Sprintf("decoding after %d prompts", len(paths)), err}
+		}
+		for i := range paths {
+			if err := failed(i, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for i, d := range paths {
+		if opt.MaxTokens, opt.Force, opt.Stop = d.n, d.force, p.Stop; d.force != nil {
+			opt.Stop = nil
+		}
+		err := e.Generate(ctx, engine.Prompt{IDs: d.ids}, opt, func(t *engine.Token) error { return show(i, t) })
+		if err := failed(i, err); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -40,7 +40,15 @@ type Arith struct {
 	// S [dk, dv] in place: S *= decay; mem = S^T k; delta = beta*(v - mem); S += k (x) delta; out = S^T q.
 	// q, k [dk]; v, out [dv]; tmp [2*dv] is scratch.
 	DeltaStep func(S, q, k, v, out []float32, decay, beta float32, tmp []float64)
+
+	// Alone is this arithmetic with products in which every row has the bits that it has in a product of its own; nil where that is
+	// so in any.
+	Alone *Arith
 }
+
+// Group is how many elements the elementwise functions take at once at most, with whatever instructions: those beside an element
+// in its group, and whether there are as many, may count in its last place.
+const Group = 16
 
 // Exact is order-free: R32 of the exact result of each named operation, the same bits on any machine.
 var Exact = &Arith{
@@ -59,6 +67,13 @@ var Fast = &Arith{
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
 	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, LogSum: func(x []float32, m float64) float64 { return logSumKernel.run(x, m) },
 	Attend: func(a *Attention) { attendKernel.run(a) }, DeltaStep: deltaStepFast,
+}
+
+func init() {
+	alone := *Fast
+	alone.Linear = func(p *Pool, out, x []float32, rows int, w *Matrix) { linearAloneKernel.run(p, out, x, rows, w) }
+	alone.Matmul = alone.Linear
+	Fast.Alone = &alone
 }
 
 // Own gives the arithmetic that alone computes a contract, by the name in precision.Contract.Arithmetic; nil if there is

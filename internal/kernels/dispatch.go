@@ -21,6 +21,7 @@ type (
 var (
 	linearExactKernel  = define[linearFunc]("linear exact", linearExactGo)
 	linearFastKernel   = define[linearFunc]("linear fast", linearFastGo)
+	linearAloneKernel  = define[linearFunc]("linear fast, rows alone", linearAloneGo)
 	dotExactKernel     = define[dotFunc]("dot exact", dotExactGo)
 	dotFastKernel      = define[dotFunc]("dot fast", dotFastGo)
 	sumExactKernel     = define("sum exact", sumExactGo)

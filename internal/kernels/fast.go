@@ -143,6 +143,13 @@ func linearFastGo(p *Pool, out, x []float32, rows int, w *Matrix) {
 	})
 }
 
+// linearAloneGo is linearFastGo of each token by itself.
+func linearAloneGo(p *Pool, out, x []float32, rows int, w *Matrix) {
+	for t := range rows {
+		linearFastGo(p, out[t*w.Rows:][:w.Rows], x[t*w.Cols:][:w.Cols], 1, w)
+	}
+}
+
 func gemvFast(p *Pool, out, x []float32, w *Matrix) {
 	n := w.Cols
 	x = x[:n]

@@ -18,7 +18,7 @@ import (
 // is cut, and then the scales.
 func TestTruncatedWhileMapped(t *testing.T) {
 	const rows, cols = 64, 4096
-	for _, k := range []*kernel[linearFunc]{linearFastKernel, linearExactKernel} {
+	for _, k := range []*kernel[linearFunc]{linearFastKernel, linearAloneKernel, linearExactKernel} {
 		variants(t, k, func(t *testing.T, run linearFunc) {
 			for _, form := range kinds() {
 				for _, tokens := range []int{1, 16} {

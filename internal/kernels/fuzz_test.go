@@ -61,6 +61,15 @@ func FuzzLinear(f *testing.F) {
 					t.Fatalf("%v, fast, %v: [%d] = %x, want %x within %g", l, c, i, got, c.want[i], c.fastBound(i))
 				}
 			}
+			one := make([]float32, R)
+			if run(NewPool(1), one, x[:m.Cols], 1, m); l == NoAsm {
+				return
+			}
+			for i, got := range c.run(t, *linearAloneKernel.variants[l]) { // every token is the same
+				if !same(got, one[i%R]) {
+					t.Fatalf("%v, rows alone, %v: [%d] = %x, by itself %x", l, c, i, got, one[i%R])
+				}
+			}
 		})
 	})
 }

@@ -4,6 +4,10 @@ package kernels
 
 func init() {
 	linearFastKernel.add(AVX2, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearFastSIMD(&fastAVX2, p, out, x, rows, w) })
+	linearAloneKernel.add(AVX2, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearAloneSIMD(&fastAVX2, p, out, x, rows, w) })
+	linearAloneKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) {
+		linearAloneSIMD(&fastAVX512, p, out, x, rows, w)
+	})
 	linearExactKernel.add(AVX2, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearExactSIMD(&exactAVX2, p, out, x, rows, w) })
 	linearFastKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearFastSIMD(&fastAVX512, p, out, x, rows, w) })
 	linearExactKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) {

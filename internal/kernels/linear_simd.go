@@ -65,15 +65,20 @@ func (g *tiling[T]) multiply(s *stripe, y, w, packed []T, r, j, n int) {
 	}
 }
 
+// linearAloneSIMD is linearFastSIMD of each token by itself, any number of them: a token's sums do not depend on the others.
+func linearAloneSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *Matrix) {
+	if g.quick != nil && g.quick(p, out, x, rows, w) {
+		return
+	}
+	const group = 4
+	p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
+		gemvFastSIMD(out, x, rows, w, group*lo, min(group*hi, w.Rows))
+	})
+}
+
 func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *Matrix) {
 	if rows <= gemvTokensFast {
-		if g.quick != nil && g.quick(p, out, x, rows, w) {
-			return
-		}
-		const group = 4
-		p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
-			gemvFastSIMD(out, x, rows, w, group*lo, min(group*hi, w.Rows))
-		})
+		linearAloneSIMD(g, p, out, x, rows, w)
 		return
 	}
 	n := w.Cols

@@ -184,7 +184,12 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 			low = w.Blocks.Min[2*first*per : 2*last*per]
 		}
 		if least, most := k.prepare(&q, s, low); least < k.least || most > k.most {
-			gemvFastSIMD(out, x, rows, w, first, last)
+			if last-first == 1 {
+				gemvFastSIMD(out, x, rows, w, first, last)
+			}
+			for o := first; o < last && last-first > 1; o++ { // a row does not depend on those beside it
+				gemvQuick(k, out, x, ordered, rows, w, o, o+1)
+			}
 			continue
 		}
 		a.point(w, first, 0, n)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -35,7 +36,10 @@ type Engine struct {
 	closed bool
 }
 
-var _ engine.Stater = (*Engine)(nil)
+var (
+	_ engine.Stater  = (*Engine)(nil)
+	_ engine.Batcher = (*Engine)(nil)
+)
 
 // Wrap keeps what e shows. The wrapper owns e: it closes it.
 func (s *Store) Wrap(e engine.Engine, id Identity) *Engine {
@@ -276,37 +280,168 @@ func (e *Engine) scoreRest(ctx context.Context, prompts []engine.Prompt, run []i
 
 // Generate implements engine.Engine, for greedy and forced decode paths.
 func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
+	k := e.decodeKey(prompt, opt)
+	if k == nil {
+		return e.inner.Generate(ctx, prompt, opt, each)
+	}
+	if known := e.decoded(k, prompt, opt); known != nil {
+		e.store.count(func(t *Stats) { t.Known++ })
+		return e.replay(ctx, known, prompt, opt, each)
+	}
+	e.store.count(func(t *Stats) { t.Run++ })
+	w := e.watch(prompt, opt)
+	err := e.inner.Generate(ctx, prompt, opt, func(t *engine.Token) error {
+		w.add(t)
+		return each(t)
+	})
+	if err == nil {
+		w.save(k)
+	}
+	return err
+}
+
+// GenerateAll implements engine.Batcher. What is not kept is run together, if the engine can, before what is known is shown.
+func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt engine.Options, each func(*engine.Token) error) error {
+	of := func(i int) engine.Options {
+		o := opt
+		o.MaxTokens, o.Force = all[i].MaxTokens, all[i].Force
+		return o
+	}
+	inner, together := e.inner.(engine.Batcher)
+	keys, late, asked := make([]key, len(all)), make([]bool, len(all)), map[string]bool{}
+	var run []int
+	for i, c := range all {
+		if keys[i] = e.decodeKey(c.Prompt, of(i)); keys[i] != nil {
+			path := e.store.path(keys[i])
+			late[i] = asked[path] || e.decoded(keys[i], c.Prompt, of(i)) != nil
+			asked[path] = true
+		}
+		if !late[i] {
+			run = append(run, i)
+		}
+	}
+	one := func(i int) error {
+		err := e.Generate(ctx, all[i].Prompt, of(i), func(t *engine.Token) error {
+			t.Seq = i
+			return each(t)
+		})
+		if err != nil {
+			err = &engine.PromptError{Seq: i, Err: err}
+		}
+		return err
+	}
+	if !together || len(run) < 2 {
+		for i := range all {
+			if err := one(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rest, watched := make([]engine.Continuation, len(run)), make([]*watch, len(run))
+	for k, i := range run {
+		rest[k], watched[k] = all[i], e.watch(all[i].Prompt, of(i))
+	}
+	e.store.count(func(t *Stats) { t.Run += len(run) })
+	var refused error // by each
+	err := inner.GenerateAll(ctx, rest, opt, func(t *engine.Token) error {
+		k := t.Seq
+		if k < 0 || k >= len(run) {
+			return fmt.Errorf("the engine showed a token of prompt %d of %d", k, len(run))
+		}
+		watched[k].add(t)
+		t.Seq = run[k]
+		if refused = each(t); refused == nil && keys[run[k]] != nil && watched[k].ended() {
+			watched[k].save(keys[run[k]])
+		}
+		return refused
+	})
+	if refused != nil {
+		return refused
+	}
+	if err != nil {
+		if p, ok := errors.AsType[*engine.PromptError](err); ok && p.Seq >= 0 && p.Seq < len(run) {
+			return &engine.PromptError{Seq: run[p.Seq], Err: p.Err}
+		}
+		return err
+	}
+	for i := range all {
+		if !late[i] {
+			continue
+		}
+		if err := one(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decodeKey is the key of a decode path; nil if it asks for what is not kept.
+func (e *Engine) decodeKey(prompt engine.Prompt, opt engine.Options) key {
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)
 	}
 	if e.through(opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState, opt.Path, prompt) || e.notShown(opt.TopK, false) ||
 		n <= 0 || n > e.info.MaxPositions-len(prompt.IDs)+1 {
-		return e.inner.Generate(ctx, prompt, opt, each)
+		return nil
 	}
 	k := e.textKey("decode", opt.Path, prompt.IDs).with(key{"forced": ""})
 	if opt.Force != nil {
 		k["forced"] = idsKey(opt.Force[:n-1]) // the last one is not consumed
 	}
-	if known, _, ok := e.load(k, prompt.IDs, opt.TopK, 0); ok {
-		if known, ok = enough(known, n, opt); ok {
-			e.store.count(func(t *Stats) { t.Known++ })
-			return e.replay(ctx, known, prompt, opt, each)
-		}
+	return k
+}
+
+// decoded is what is kept of a decode path, nil if it is not, or not far enough.
+func (e *Engine) decoded(k key, prompt engine.Prompt, opt engine.Options) []oracle.Seen {
+	n := opt.MaxTokens
+	if opt.Force != nil {
+		n = len(opt.Force)
 	}
-	e.store.count(func(t *Stats) { t.Run++ })
-	ids, row := slices.Clone(prompt.IDs), []oracle.Seen(nil)
-	err := e.inner.Generate(ctx, prompt, opt, func(t *engine.Token) error {
-		row = append(row, seen(&t.Position))
-		if len(row) > 1 {
-			ids = append(ids, e.consumed(row, opt, len(row)-2))
-		}
-		return each(t)
-	})
-	if err == nil && len(row) > 0 {
-		e.save(k, oracle.Rollout, len(prompt.IDs)-1, ids, row, nil)
+	known, _, ok := e.load(k, prompt.IDs, opt.TopK, 0)
+	if ok {
+		known, ok = enough(known, n, opt)
 	}
-	return err
+	if !ok {
+		return nil
+	}
+	return known
+}
+
+// watch gathers a decode path while it is shown.
+type watch struct {
+	e      *Engine
+	prompt engine.Prompt
+	opt    engine.Options
+	ids    []int32 // consumed
+	row    []oracle.Seen
+}
+
+func (e *Engine) watch(prompt engine.Prompt, opt engine.Options) *watch {
+	return &watch{e: e, prompt: prompt, opt: opt, ids: slices.Clone(prompt.IDs)}
+}
+
+func (w *watch) add(t *engine.Token) {
+	w.row = append(w.row, seen(&t.Position))
+	if len(w.row) > 1 {
+		w.ids = append(w.ids, w.e.consumed(w.row, w.opt, len(w.row)-2))
+	}
+}
+
+// ended says whether nothing more is asked for.
+func (w *watch) ended() bool {
+	if w.opt.Force != nil {
+		return len(w.row) == len(w.opt.Force)
+	}
+	return len(w.row) == w.opt.MaxTokens || slices.Contains(w.opt.Stop, w.row[len(w.row)-1].ID)
+}
+
+// save keeps the path, which has ended.
+func (w *watch) save(k key) {
+	if len(w.row) > 0 {
+		w.e.save(k, oracle.Rollout, len(w.prompt.IDs)-1, w.ids, w.row, nil)
+	}
 }
 
 // consumed is the id that was consumed after token i was shown.
