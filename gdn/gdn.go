@@ -80,7 +80,7 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 
 	g := m.decay(a, ar)
 	beta := b
-	ar.Sigmoid(beta, b)
+	batch.ByRow(len(b), rows, func(lo, hi int) { ar.Sigmoid(beta[lo:hi], b[lo:hi]) })
 	c.Round(precision.Beta, beta)
 	batch.Put(trace.GDNG, m.Layer, g)
 	batch.Put(trace.GDNBeta, m.Layer, beta)

@@ -8,7 +8,7 @@ import (
 // Heads are independent, and so are sequences.
 func (m *Mixer) rule(out, q, k, v, g, beta []float32, batch *ragged.Batch, states []*State) {
 	decay := batch.Room(len(g))
-	batch.Arith.Exp(decay, g)
+	batch.ByRow(len(g), batch.Rows, func(lo, hi int) { batch.Arith.Exp(decay[lo:hi], g[lo:hi]) })
 	nv, work := m.ValueHeads, 4*m.KeyDim*m.ValueDim
 	longest := 0
 	for i := range batch.Seqs {

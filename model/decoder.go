@@ -67,13 +67,13 @@ func (d *Decoder) table(call *Call, c *precision.Contract) (cos, sin []float32) 
 	return t[0], t[1]
 }
 
-// aligned says whether elementwise functions meet the elements of every row in groups of their own, with whatever instructions
-// (kernels.Group), however many rows there are.
+// aligned says whether elementwise functions meet the elements of every row in groups of their own (kernels.Group), however many
+// rows there are.
 func (d *Decoder) aligned() bool {
 	c := d.Config
-	widths := []int{c.ValueHeads, c.QKVDim(), c.ValueDim, c.QWidth(), c.IntermediateSize}
-	if c.MoE != nil {
-		return false // the shared expert's gate is one element a row
+	widths := []int{c.QKVDim(), c.QWidth(), c.IntermediateSize}
+	if m := c.MoE; m != nil {
+		widths = append(widths[:2], m.IntermediateSize, m.SharedIntermediateSize)
 	}
 	return !slices.ContainsFunc(widths, func(n int) bool { return n%kernels.Group != 0 })
 }

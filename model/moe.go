@@ -43,7 +43,7 @@ func (m *MoE) Forward(out, x []float32, batch *ragged.Batch) {
 	ar.Linear(batch.Pool, gate, x, rows, m.SharedGate)
 	c.Round(precision.Linear, gate)
 	batch.Put(trace.MoESharedGateLogit, m.Layer, gate)
-	ar.Sigmoid(gate, gate)
+	batch.ByRow(rows, rows, func(lo, hi int) { ar.Sigmoid(gate[lo:hi], gate[lo:hi]) })
 	c.Round(precision.SharedSigmoid, gate)
 	for i := range shared {
 		shared[i] *= gate[i/H]

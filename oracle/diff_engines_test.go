@@ -247,3 +247,38 @@ func TestDiffHoldsNoLogits(t *testing.T) {
 		}
 	}
 }
+
+// scoring is an engine whose Score is another.
+type scoring struct {
+	*enginetest.Fake
+	score func(ctx context.Context, p []engine.Prompt, w engine.Want, each func(*engine.Position) error) error
+}
+
+func (s scoring) Score(ctx context.Context, p []engine.Prompt, w engine.Want, each func(*engine.Position) error) error {
+	return s.score(ctx, p, w, each)
+}
+
+// TestErrorOfTestIsTests: TEST's error breaks off REF in the middle, and is what is told, not that REF's recording has an end missing.
+func TestErrorOfTestIsTests(t *testing.T) {
+	t.Parallel()
+	reached := make(chan struct{})
+	ref, test := enginetest.New(nil), enginetest.New(nil)
+	half := func(ctx context.Context, p []engine.Prompt, w engine.Want, each func(*engine.Position) error) error {
+		return ref.Score(ctx, p, w, func(q *engine.Position) error {
+			if err := each(q); err != nil || q.Pos < 1 {
+				return err
+			}
+			close(reached)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	}
+	broken := func(context.Context, []engine.Prompt, engine.Want, func(*engine.Position) error) error {
+		<-reached
+		return errors.New("the disk is gone")
+	}
+	_, err := oracle.DiffEngines(t.Context(), scoring{ref, half}, scoring{test, broken}, engine.Prompt{IDs: []int32{1, 2, 3, 4}}, oracle.RunOptions{Config: ref.Config})
+	if want := "TEST tiny@fake: the disk is gone"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}

@@ -212,10 +212,14 @@ func gatePasses(a *App, ref, test Subject, s *oracle.Setup, p oracle.Protocol, h
 			out = append(out, q)
 		}
 	}
-	decoded := func(s Subject) { // along a decode path: a prefill of each prompt, then a reading a token
+	decoded := func(s Subject) { // along a decode path: a prefill of each prompt, then a reading a token of those that go together
+		groups := (n + callSeqs - 1) / callSeqs
+		if a.stream {
+			groups = n
+		}
 		if made > 0 {
 			add(s, pass{tokens: prompts, heads: n, readings: n})
-			add(s, pass{tokens: n * (made - 1), heads: n * (made - 1), readings: n * (made - 1), perToken: !a.stream})
+			add(s, pass{tokens: n * (made - 1), heads: n * (made - 1), readings: groups * (made - 1), perToken: !a.stream})
 		}
 	}
 	streams := func(s Subject) bool { return a.stream && s.onCPU() }

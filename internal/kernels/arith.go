@@ -41,9 +41,11 @@ type Arith struct {
 	// q, k [dk]; v, out [dv]; tmp [2*dv] is scratch.
 	DeltaStep func(S, q, k, v, out []float32, decay, beta float32, tmp []float64)
 
-	// Alone is this arithmetic with products in which every row has the bits that it has in a product of its own; nil where that is
-	// so in any.
+	// Alone is this arithmetic for rows each of which is to have the bits that it has by itself, whatever other rows there are: its
+	// products are so. Nil where it is itself.
 	Alone *Arith
+	// ByRow says that elementwise functions are called with the elements of one row, or of rows of whole groups (Group).
+	ByRow bool
 }
 
 // Group is how many elements the elementwise functions take at once at most, with whatever instructions: those beside an element
@@ -72,7 +74,7 @@ var Fast = &Arith{
 func init() {
 	alone := *Fast
 	alone.Linear = func(p *Pool, out, x []float32, rows int, w *Matrix) { linearAloneKernel.run(p, out, x, rows, w) }
-	alone.Matmul = alone.Linear
+	alone.Matmul, alone.ByRow = alone.Linear, true
 	Fast.Alone = &alone
 }
 

@@ -83,6 +83,17 @@ func (b *Batch) Elementwise(n, work int, f func(lo, hi int)) {
 	})
 }
 
+// ByRow calls f for all of n numbers at once, or, where the arithmetic asks for it, for those of each of so many rows.
+func (b *Batch) ByRow(n, rows int, f func(lo, hi int)) {
+	width := n
+	if b.Arith.ByRow {
+		width = n / rows
+	}
+	for lo := 0; lo < n; lo += width {
+		f(lo, lo+width)
+	}
+}
+
 // Round rounds x in place as c says for p.
 func (b *Batch) Round(c *precision.Contract, p precision.Point, x []float32) {
 	if c.At[p] != precision.F32 {

@@ -1,6 +1,7 @@
 package oracletest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -137,5 +138,64 @@ func (s *suite) generatePaths() {
 		}
 		o.Path = path
 		s.sequence(fmt.Sprintf("rollout after prefill and after %s", path), s.bound(), positionsOf(whole), positionsOf(s.generate(o, prompt)))
+	}
+}
+
+// together: prompts that go on in the same steps show what each shows alone, bit by bit, each in its order; what is wrong with one
+// of them is said of it.
+func (s *suite) together() {
+	b, ok := s.e.(engine.Batcher)
+	if !ok {
+		return
+	}
+	o := s.options()
+	var all []engine.Continuation
+	for k := range 2 {
+		for i, prompt := range s.fx.Prompts {
+			c := engine.Continuation{Prompt: engine.Prompt{IDs: prompt}, MaxTokens: 1 + (i+2*k)%steps}
+			if (i+k)%2 == 1 {
+				c.Force = []int32{int32(i), int32(7 % s.info.VocabSize), 3}
+			}
+			all = append(all, c)
+		}
+	}
+	alone := make([][]engine.Token, len(all))
+	for i, c := range all {
+		p := o
+		p.MaxTokens, p.Force = c.MaxTokens, c.Force
+		if alone[i] = s.generate(p, c.Prompt.IDs); c.Force == nil && len(alone[i]) > 2 && o.Stop == nil {
+			o.Stop = []int32{alone[i][1].ID} // this one ends sooner; those before it are of one token or forced
+			p.Stop = o.Stop
+			alone[i] = s.generate(p, c.Prompt.IDs)
+		}
+	}
+	got := make([][]engine.Token, len(all))
+	err := b.GenerateAll(s.Context(), all, o, func(t *engine.Token) error {
+		if t.Seq < 0 || t.Seq >= len(all) {
+			return fmt.Errorf("a token of prompt %d of %d", t.Seq, len(all))
+		}
+		u := *t
+		u.Position = kept(&t.Position)
+		got[t.Seq] = append(got[t.Seq], u)
+		return nil
+	})
+	if err != nil {
+		s.Fatalf("GenerateAll(%d prompts): %v", len(all), err)
+	}
+	for i, c := range all {
+		s.ordered(fmt.Sprintf("prompt %d of %d together", i, len(all)), got[i], c.Prompt.IDs, len(alone[i]))
+		for k := range alone[i] {
+			alone[i][k].Seq = i
+		}
+		if !slices.Equal(tokenIDs(got[i]), tokenIDs(alone[i])) {
+			s.Errorf("prompt %d together consumed %v, alone %v", i, tokenIDs(got[i]), tokenIDs(alone[i]))
+			continue
+		}
+		s.sequence("together and alone", 0, positionsOf(got[i]), positionsOf(alone[i]))
+	}
+	all[1].Prompt.IDs = []int32{int32(s.info.VocabSize)}
+	err = b.GenerateAll(s.Context(), all, o, func(*engine.Token) error { return nil })
+	if one, ok := errors.AsType[*engine.PromptError](err); !ok || one.Seq != 1 {
+		s.Errorf("an id outside of the vocabulary: %v, want an error of prompt 1", err)
 	}
 }

@@ -64,6 +64,7 @@ var checks = []check{
 	{"generate/stop", engine.IDs, (*suite).stop},
 	{"generate/choose", engine.Logits, (*suite).choose},
 	{"generate/paths", engine.IDs, (*suite).generatePaths},
+	{"generate/together", engine.IDs, (*suite).together},
 	{"state/step", engine.ReadState | engine.TakeState, (*suite).stateStep},
 	{"state/continue", engine.ReadState | engine.TakeState, (*suite).stateContinue},
 	{"state/shapes", engine.ReadState, (*suite).stateShapes},
