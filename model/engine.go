@@ -354,8 +354,8 @@ func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt
 // generateSome is GenerateAll of some of the prompts, whose states live together; first is the index of the first.
 func (e *Engine) generateSome(ctx context.Context, first int, some []engine.Continuation, opt engine.Options, each func(*engine.Token) error) error {
 	last := make([]*engine.Position, len(some))
-	r := &run{e: e, ctx: ctx, want: engine.Want{TopK: opt.TopK, Path: opt.Path}, steps: true, first: first,
-		from: make([]int, len(some)), each: func(p *engine.Position) error { last[p.Seq-first] = p; return nil }}
+	r := &run{e: e, ctx: ctx, want: engine.Want{TopK: opt.TopK, Path: opt.Path, Logits: true}, steps: true, first: first, // as Generate
+		from: make([]int, len(some)), each: func(p *engine.Position) error { last[p.Seq-first] = p; p.Logits = nil; return nil }}
 	for i, c := range some {
 		r.prompts = append(r.prompts, c.Prompt)
 		r.from[i] = len(c.Prompt.IDs) - 1
