@@ -211,14 +211,15 @@ done:
 // func quickExactI8x16(a *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·quickExactI8x16(SB), NOSPLIT, $0-8
-	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
-	MOVQ a+0(FP), AX
-	MOVQ (AX), CX
-	MOVQ 48(AX), DX
-	MOVQ 8(AX), BX
-	MOVQ 152(AX), DI
-	MOVQ 120(AX), R8
-	MOVQ 16(AX), R9
+	// quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0; rows without a gap; a.scale, a.min and a.off hold four bytes a block. x, 2^896 times as large and in its order (exactOrder), and dst are float64, a sum eight chains or more.
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    8(AX), BX
+	MOVQ    152(AX), DI
+	MOVQ    120(AX), R8
+	VMOVUPS upperDouble<>+0(SB), Z4
+	MOVQ    16(AX), R9
 
 row:
 	MOVQ   24(AX), SI
@@ -233,78 +234,86 @@ row:
 loop:
 	PREFETCHT1        8192(CX)
 	PREFETCHT1        8256(CX)
-	VPMOVSXBD         (CX), Z4
-	VPMOVSXBD         16(CX), Z5
-	VPMOVSXBD         32(CX), Z8
-	VPMOVSXBD         48(CX), Z9
-	VPMOVSXBD         64(CX), Z12
-	VPMOVSXBD         80(CX), Z13
-	VPMOVSXBD         96(CX), Z16
-	VPMOVSXBD         112(CX), Z17
-	VCVTDQ2PS         Z4, Z4
+	VPMOVSXBD         (CX), Z5
+	VPMOVSXBD         16(CX), Z6
+	VPMOVSXBD         32(CX), Z9
+	VPMOVSXBD         48(CX), Z10
 	VCVTDQ2PS         Z5, Z5
-	VCVTDQ2PS         Z8, Z8
+	VCVTDQ2PS         Z6, Z6
 	VCVTDQ2PS         Z9, Z9
-	VCVTDQ2PS         Z12, Z12
-	VCVTDQ2PS         Z13, Z13
-	VCVTDQ2PS         Z16, Z16
-	VCVTDQ2PS         Z17, Z17
-	VMULPS.BCST       (R9), Z4, Z6
+	VCVTDQ2PS         Z10, Z10
 	VMULPS.BCST       (R9), Z5, Z7
-	VMULPS.BCST       4(R9), Z8, Z10
+	VMULPS.BCST       (R9), Z6, Z8
 	VMULPS.BCST       4(R9), Z9, Z11
-	VMULPS.BCST       8(R9), Z12, Z14
-	VMULPS.BCST       8(R9), Z13, Z15
-	VMULPS.BCST       12(R9), Z16, Z18
-	VMULPS.BCST       12(R9), Z17, Z19
-	VFNMADD231PS.BCST (BX), Z4, Z6
+	VMULPS.BCST       4(R9), Z10, Z12
 	VFNMADD231PS.BCST (BX), Z5, Z7
-	VFNMADD231PS.BCST 4(BX), Z8, Z10
+	VFNMADD231PS.BCST (BX), Z6, Z8
 	VFNMADD231PS.BCST 4(BX), Z9, Z11
-	VFNMADD231PS.BCST 8(BX), Z12, Z14
-	VFNMADD231PS.BCST 8(BX), Z13, Z15
-	VFNMADD231PS.BCST 12(BX), Z16, Z18
-	VFNMADD231PS.BCST 12(BX), Z17, Z19
-	VEXTRACTF64X4     $0x01, Z6, Y5
-	VCVTPS2PD         Y6, Z4
-	VFMADD231PD       (SI), Z4, Z0
-	VCVTPS2PD         Y5, Z6
-	VFMADD231PD       64(SI), Z6, Z1
-	VEXTRACTF64X4     $0x01, Z7, Y4
-	VCVTPS2PD         Y7, Z5
-	VFMADD231PD       128(SI), Z5, Z2
-	VCVTPS2PD         Y4, Z7
-	VFMADD231PD       192(SI), Z7, Z3
-	VEXTRACTF64X4     $0x01, Z10, Y4
-	VCVTPS2PD         Y10, Z8
-	VFMADD231PD       256(SI), Z8, Z1
-	VCVTPS2PD         Y4, Z10
-	VFMADD231PD       320(SI), Z10, Z2
-	VEXTRACTF64X4     $0x01, Z11, Y4
-	VCVTPS2PD         Y11, Z9
-	VFMADD231PD       384(SI), Z9, Z3
-	VCVTPS2PD         Y4, Z11
-	VFMADD231PD       448(SI), Z11, Z0
-	VEXTRACTF64X4     $0x01, Z14, Y4
-	VCVTPS2PD         Y14, Z12
-	VFMADD231PD       512(SI), Z12, Z2
-	VCVTPS2PD         Y4, Z14
-	VFMADD231PD       576(SI), Z14, Z3
-	VEXTRACTF64X4     $0x01, Z15, Y4
-	VCVTPS2PD         Y15, Z13
-	VFMADD231PD       640(SI), Z13, Z0
-	VCVTPS2PD         Y4, Z15
-	VFMADD231PD       704(SI), Z15, Z1
-	VEXTRACTF64X4     $0x01, Z18, Y4
-	VCVTPS2PD         Y18, Z16
-	VFMADD231PD       768(SI), Z16, Z3
-	VCVTPS2PD         Y4, Z18
-	VFMADD231PD       832(SI), Z18, Z0
-	VEXTRACTF64X4     $0x01, Z19, Y4
-	VCVTPS2PD         Y19, Z17
-	VFMADD231PD       896(SI), Z17, Z1
-	VCVTPS2PD         Y4, Z19
-	VFMADD231PD       960(SI), Z19, Z2
+	VFNMADD231PS.BCST 4(BX), Z10, Z12
+	VPSRAD            $0x03, Z7, Z7
+	VPSRAD            $0x03, Z8, Z8
+	VPSRAD            $0x03, Z11, Z11
+	VPSRAD            $0x03, Z12, Z12
+	VPSLLQ            $0x20, Z7, Z5
+	VPSLLQ            $0x20, Z8, Z6
+	VPSLLQ            $0x20, Z11, Z9
+	VPSLLQ            $0x20, Z12, Z10
+	VPANDD            Z4, Z7, Z7
+	VPANDD            Z4, Z8, Z8
+	VPANDD            Z4, Z11, Z11
+	VPANDD            Z4, Z12, Z12
+	VPANDD            Z4, Z5, Z5
+	VPANDD            Z4, Z6, Z6
+	VPANDD            Z4, Z9, Z9
+	VPANDD            Z4, Z10, Z10
+	VFMADD231PD       (SI), Z5, Z0
+	VFMADD231PD       64(SI), Z7, Z1
+	VFMADD231PD       128(SI), Z6, Z2
+	VFMADD231PD       192(SI), Z8, Z3
+	VFMADD231PD       256(SI), Z9, Z1
+	VFMADD231PD       320(SI), Z11, Z2
+	VFMADD231PD       384(SI), Z10, Z3
+	VFMADD231PD       448(SI), Z12, Z0
+	VPMOVSXBD         64(CX), Z5
+	VPMOVSXBD         80(CX), Z6
+	VPMOVSXBD         96(CX), Z9
+	VPMOVSXBD         112(CX), Z10
+	VCVTDQ2PS         Z5, Z5
+	VCVTDQ2PS         Z6, Z6
+	VCVTDQ2PS         Z9, Z9
+	VCVTDQ2PS         Z10, Z10
+	VMULPS.BCST       8(R9), Z5, Z7
+	VMULPS.BCST       8(R9), Z6, Z8
+	VMULPS.BCST       12(R9), Z9, Z11
+	VMULPS.BCST       12(R9), Z10, Z12
+	VFNMADD231PS.BCST 8(BX), Z5, Z7
+	VFNMADD231PS.BCST 8(BX), Z6, Z8
+	VFNMADD231PS.BCST 12(BX), Z9, Z11
+	VFNMADD231PS.BCST 12(BX), Z10, Z12
+	VPSRAD            $0x03, Z7, Z7
+	VPSRAD            $0x03, Z8, Z8
+	VPSRAD            $0x03, Z11, Z11
+	VPSRAD            $0x03, Z12, Z12
+	VPSLLQ            $0x20, Z7, Z5
+	VPSLLQ            $0x20, Z8, Z6
+	VPSLLQ            $0x20, Z11, Z9
+	VPSLLQ            $0x20, Z12, Z10
+	VPANDD            Z4, Z7, Z7
+	VPANDD            Z4, Z8, Z8
+	VPANDD            Z4, Z11, Z11
+	VPANDD            Z4, Z12, Z12
+	VPANDD            Z4, Z5, Z5
+	VPANDD            Z4, Z6, Z6
+	VPANDD            Z4, Z9, Z9
+	VPANDD            Z4, Z10, Z10
+	VFMADD231PD       512(SI), Z5, Z2
+	VFMADD231PD       576(SI), Z7, Z3
+	VFMADD231PD       640(SI), Z6, Z0
+	VFMADD231PD       704(SI), Z8, Z1
+	VFMADD231PD       768(SI), Z9, Z3
+	VFMADD231PD       832(SI), Z11, Z0
+	VFMADD231PD       896(SI), Z10, Z1
+	VFMADD231PD       960(SI), Z12, Z2
 	ADDQ              $0x00000400, SI
 	ADDQ              $0x00000080, CX
 	ADDQ              $0x10, BX
@@ -317,24 +326,26 @@ rest:
 	JL   done
 
 one:
-	VPMOVSXBD         (CX), Z4
-	VPMOVSXBD         16(CX), Z5
-	VCVTDQ2PS         Z4, Z4
+	VPMOVSXBD         (CX), Z5
+	VPMOVSXBD         16(CX), Z6
 	VCVTDQ2PS         Z5, Z5
-	VMULPS.BCST       (R9), Z4, Z6
+	VCVTDQ2PS         Z6, Z6
 	VMULPS.BCST       (R9), Z5, Z7
-	VFNMADD231PS.BCST (BX), Z4, Z6
+	VMULPS.BCST       (R9), Z6, Z8
 	VFNMADD231PS.BCST (BX), Z5, Z7
-	VEXTRACTF64X4     $0x01, Z6, Y5
-	VCVTPS2PD         Y6, Z4
-	VFMADD231PD       (SI), Z4, Z0
-	VCVTPS2PD         Y5, Z6
-	VFMADD231PD       64(SI), Z6, Z1
-	VEXTRACTF64X4     $0x01, Z7, Y4
-	VCVTPS2PD         Y7, Z5
-	VFMADD231PD       128(SI), Z5, Z2
-	VCVTPS2PD         Y4, Z7
-	VFMADD231PD       192(SI), Z7, Z3
+	VFNMADD231PS.BCST (BX), Z6, Z8
+	VPSRAD            $0x03, Z7, Z7
+	VPSRAD            $0x03, Z8, Z8
+	VPSLLQ            $0x20, Z7, Z5
+	VPSLLQ            $0x20, Z8, Z6
+	VPANDD            Z4, Z7, Z7
+	VPANDD            Z4, Z8, Z8
+	VPANDD            Z4, Z5, Z5
+	VPANDD            Z4, Z6, Z6
+	VFMADD231PD       (SI), Z5, Z0
+	VFMADD231PD       64(SI), Z7, Z1
+	VFMADD231PD       128(SI), Z6, Z2
+	VFMADD231PD       192(SI), Z8, Z3
 	ADDQ              $0x00000100, SI
 	ADDQ              $0x00000020, CX
 	ADDQ              $0x04, BX
@@ -346,17 +357,35 @@ done:
 	VADDPD        Z1, Z0, Z0
 	VADDPD        Z3, Z2, Z2
 	VADDPD        Z2, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z0, Y5
-	VADDPD        Y5, Y0, Y5
-	VEXTRACTF128  $0x01, Y5, X4
-	VADDPD        X4, X5, X4
-	VHADDPD       X4, X4, X4
-	VMOVSD        X4, (R8)
+	VEXTRACTF64X4 $0x01, Z0, Y6
+	VADDPD        Y6, Y0, Y6
+	VEXTRACTF128  $0x01, Y6, X5
+	VADDPD        X5, X6, X5
+	VHADDPD       X5, X5, X5
+	VMOVSD        X5, (R8)
 	ADDQ          $0x08, R8
 	DECQ          DI
 	JNE           row
 	VZEROUPPER
 	RET
+
+DATA upperDouble<>+0(SB)/4, $0x00000000
+DATA upperDouble<>+4(SB)/4, $0x8fffffff
+DATA upperDouble<>+8(SB)/4, $0x00000000
+DATA upperDouble<>+12(SB)/4, $0x8fffffff
+DATA upperDouble<>+16(SB)/4, $0x00000000
+DATA upperDouble<>+20(SB)/4, $0x8fffffff
+DATA upperDouble<>+24(SB)/4, $0x00000000
+DATA upperDouble<>+28(SB)/4, $0x8fffffff
+DATA upperDouble<>+32(SB)/4, $0x00000000
+DATA upperDouble<>+36(SB)/4, $0x8fffffff
+DATA upperDouble<>+40(SB)/4, $0x00000000
+DATA upperDouble<>+44(SB)/4, $0x8fffffff
+DATA upperDouble<>+48(SB)/4, $0x00000000
+DATA upperDouble<>+52(SB)/4, $0x8fffffff
+DATA upperDouble<>+56(SB)/4, $0x00000000
+DATA upperDouble<>+60(SB)/4, $0x8fffffff
+GLOBL upperDouble<>(SB), RODATA|NOPTR, $64
 
 // func quickScaleI4x16(a *byte)
 // Requires: AVX, AVX512F, MMX+

@@ -210,8 +210,8 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 }
 
 // gemvExactQuick is out[t, o] for rows lo..hi of w, bytes in blocks of 32, exact. Rows with scales that are not quick take
-// rowsKernel; no weight of the others is larger than 128 times their largest scale.
-func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix, lo, hi int) {
+// rowsKernel; no weight of the others is larger than 128 times their largest scale. x is the tokens' by exactOrder.
+func gemvExactQuick(run func(a *byte), out []float32, tokens []token, x []float64, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
 	batch := max(1, scalesAtOnce/per)
 	places := batch*per + 16
@@ -233,7 +233,7 @@ func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix,
 		a.rows, a.dst = last-first, unsafe.Pointer(&sums.x[0])
 		for t := range tokens {
 			tok := &tokens[t]
-			a.x = unsafe.Pointer(&tok.wide[0])
+			a.x = unsafe.Pointer(&x[t*n])
 			a.call(run)
 			for r, s := range sums.x[:last-first] {
 				out[t*N+first+r] = tok.round(s, largest*tok.one, rowsBound(n), w, first+r)
@@ -243,24 +243,39 @@ func gemvExactQuick(run func(a *byte), out []float32, tokens []token, w *Matrix,
 }
 
 func exactQuickAVX2(p *Pool, out []float32, tokens []token, w *Matrix) bool {
-	return linearExactQuick(quickExactI8, p, out, tokens, w)
+	return linearExactQuick(quickExactI8, 8, p, out, tokens, w)
 }
 
 func exactQuickAVX512(p *Pool, out []float32, tokens []token, w *Matrix) bool {
-	return linearExactQuick(quickExactI8x16, p, out, tokens, w)
+	return linearExactQuick(quickExactI8x16, 16, p, out, tokens, w)
 }
 
-// linearExactQuick is the exact product of a few tokens with bytes in blocks of 32, by run.
-func linearExactQuick(run func(a *byte), p *Pool, out []float32, tokens []token, w *Matrix) bool {
+// exactOrder writes x 2^896 times as large, which float64 holds of every float32, and of every so many lanes the even ones before
+// the odd ones; x is whole blocks.
+func exactOrder(dst []float64, x []float32, lanes int) {
+	for half := lanes / 2; len(x) > 0; dst, x = dst[lanes:], x[lanes:] {
+		even, odd := dst[:half], dst[half:lanes]
+		for i := range even {
+			even[i], odd[i] = float64(x[2*i])*0x1p896, float64(x[2*i+1])*0x1p896
+		}
+	}
+}
+
+// linearExactQuick is the exact product of a few tokens with bytes in blocks of 32, by run, which takes so many at once.
+func linearExactQuick(run func(a *byte), lanes int, p *Pool, out []float32, tokens []token, w *Matrix) bool {
 	if w.Format != I8Block || w.Round != precision.F32 || w.Blocks.Axis != 1 || w.Blocks.Size != blockSize {
 		return false
 	}
+	n := w.Cols
+	x := scratch64.get(len(tokens) * n)
+	defer scratch64.put(x)
 	for t := range tokens {
-		tokens[t].prepare(rowsF32) // the order and the norms that are wanted here
+		tokens[t].prepare(rowsF32) // the norms that are wanted here, and what rows with other scales want
+		exactOrder(x.x[t*n:][:n], tokens[t].x, lanes)
 	}
 	const group = 4
 	p.For((w.Rows+group-1)/group, 2*group*w.Cols*len(tokens)/simdSpeed, func(lo, hi int) {
-		gemvExactQuick(run, out, tokens, w, group*lo, min(group*hi, w.Rows))
+		gemvExactQuick(run, out, tokens, x.x, w, group*lo, min(group*hi, w.Rows))
 	})
 	return true
 }

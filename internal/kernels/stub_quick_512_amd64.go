@@ -17,7 +17,7 @@ func quickScaleI8x16(a *byte)
 func quickRoundI8x16(a *byte)
 
 // quickExactI8x16: for r < rows: dst[r] = sum over i < n of x[i] times q[r, i] * s[r, i/32] rounded to binary16, scale = 2^13 s and min = (2^13+1) s, n a multiple of 32 and not 0;
-// rows without a gap; a.scale, a.min and a.off hold four bytes a block. x and dst are float64, a sum eight chains or more.
+// rows without a gap; a.scale, a.min and a.off hold four bytes a block. x, 2^896 times as large and in its order (exactOrder), and dst are float64, a sum eight chains or more.
 //
 //go:noescape
 func quickExactI8x16(a *byte)

@@ -67,7 +67,7 @@ func (q quick) emit() {
 	TEXT(q.name, NOSPLIT, "func(a *byte)")
 	floats, xBytes := "", 128
 	if q.wide {
-		floats, xBytes = " x and dst are float64, a sum eight chains or more.", 256
+		floats, xBytes = " x, 2^896 times as large and in its order (exactOrder), and dst are float64, a sum eight chains or more.", 256
 	}
 	describe(fmt.Sprintf("%s: for r < rows: dst[r] = sum over i < n of x[i] times %s, n a multiple of 32 and not 0;", q.name, q.what),
 		"rows without a gap; a.scale, a.min and a.off hold four bytes a block."+floats)
@@ -141,10 +141,14 @@ func (q quick) emit() {
 }
 
 // blocks emits so many blocks and the step to the next; the flags say whether there are as many. Blocks go side by side, each
-// step of all of them before the next, so that few instructions wait for others; one at a time where registers are sixteen.
+// step of all of them before the next, so that few instructions wait for others; one at a time where registers are sixteen, two where
+// there are the most steps.
 func (k *quickWalk) blocks(q quick, count, xBytes int) {
 	beside := 1
-	if q.zmm {
+	switch {
+	case q.zmm && q.wide:
+		beside = 2
+	case q.zmm:
 		beside = 4
 	}
 	if q.round != nil && count == quickRound {
@@ -217,11 +221,12 @@ func (k *quickWalk) all(p reg.GPVirtual) reg.VecVirtual {
 }
 
 var (
-	expBits   = constants("expBits", func(int) Constant { return U32(0xff800000) }, 16)
-	two13     = constants("two13", func(int) Constant { return bits(0x1p13) }, 1)
-	two16     = constants("two16", func(int) Constant { return bits(0x1p16) }, 16)
-	quarters  = constants("quarters", func(i int) Constant { return U32(uint32(i / 4)) }, 16)
-	topNibble = constants("topNibble", func(i int) Constant { return U32(28 - 4*uint32(i)) }, 8)
+	expBits     = constants("expBits", func(int) Constant { return U32(0xff800000) }, 16)
+	two13       = constants("two13", func(int) Constant { return bits(0x1p13) }, 1)
+	two16       = constants("two16", func(int) Constant { return bits(0x1p16) }, 16)
+	upperDouble = constants("upperDouble", func(i int) Constant { return U32(uint32(i%2) * 0x8fffffff) }, 16)
+	quarters    = constants("quarters", func(i int) Constant { return U32(uint32(i / 4)) }, 16)
+	topNibble   = constants("topNibble", func(i int) Constant { return U32(28 - 4*uint32(i)) }, 8)
 )
 
 // scaleI8 is q*s.
@@ -282,30 +287,40 @@ func roundI8(zmm bool) quick {
 	return q
 }
 
-// exactI8 is R16(q*s), as roundI8 makes it, in products that float64 holds.
+// exactI8 is R16(q*s), as roundI8 makes it, in products that float64 holds. The bits of a float32, three places on, are those of
+// the upper half of a float64 that is 2^896 times smaller, without the three lowest, which a binary16 has not: x comes as so many
+// times larger. Of a register's weights the even ones come before the odd ones.
 func exactI8(zmm bool) quick {
 	q := roundI8(zmm)
 	q.name, q.wide = "quickExactI8", true
 	if zmm {
 		q.name = "quickExactI8x16"
 	}
+	regs := q.regs
+	q.regs = func(k *quickWalk) {
+		regs(k)
+		k.constant(upperDouble())
+	}
 	q.row = func(k *quickWalk) []func() {
-		y, r := k.vecs(), k.vecs()
-		return append(k.rounded(y, r), func() {
-			k.parts(func(p, i int) {
-				lo, hi := reg.Register(r[p].AsX()), reg.VecVirtual(XMM())
-				if k.zmm {
-					lo, hi = r[p].AsY(), YMM()
-					VEXTRACTF64X4(U8(1), r[p], hi)
-				} else {
-					VEXTRACTF128(U8(1), r[p], hi)
-				}
-				VCVTPS2PD(lo, y[p])
-				VFMADD231PD(k.tokens(i, 8), y[p], k.sum(2*p))
-				VCVTPS2PD(hi, r[p])
-				VFMADD231PD(k.tokens(i+int(y[p].Size())/8, 8), r[p], k.sum(2*p+1))
+		even, odd := k.vecs(), k.vecs()
+		and := func(y reg.VecVirtual) {
+			if k.zmm {
+				VPANDD(k.c[0], y, y)
+			} else {
+				VPAND(k.c[0], y, y)
+			}
+		}
+		return append(k.rounded(even, odd),
+			func() { k.parts(func(p, _ int) { VPSRAD(U8(3), odd[p], odd[p]) }) },
+			func() { k.parts(func(p, _ int) { VPSLLQ(U8(32), odd[p], even[p]) }) },
+			func() { k.parts(func(p, _ int) { and(odd[p]) }) },
+			func() { k.parts(func(p, _ int) { and(even[p]) }) },
+			func() {
+				k.parts(func(p, i int) {
+					VFMADD231PD(k.tokens(i, 8), even[p], k.sum(2*p))
+					VFMADD231PD(k.tokens(i+int(odd[p].Size())/8, 8), odd[p], k.sum(2*p+1))
+				})
 			})
-		})
 	}
 	return q
 }
