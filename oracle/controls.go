@@ -224,7 +224,7 @@ func (g *gate) askControls(ctx context.Context, ks []int, texts [][]int32, promp
 	for i, k := range ks {
 		wg.Go(func() {
 			defer t.leave(i)
-			rows[i], errs[i] = g.runControl(ctx, k, texts, t.layer(i), func(ctx context.Context, k int, e engine.Engine, who string) error {
+			rows[i], g.res.Controls[k].Engine, errs[i] = g.runControl(ctx, k, texts, t.layer(i), g.progress, func(ctx context.Context, k int, e engine.Engine, who string) error {
 				t.leave(i)
 				return g.decodeControl(ctx, k, e, who)
 			})
@@ -249,15 +249,16 @@ func (g *gate) askControls(ctx context.Context, ks []int, texts [][]int32, promp
 }
 
 // runControl scores texts with control k, which it opens and closes if that is left to it; layer is engine.Want.Layer. Then,
-// if not nil, is asked of it too.
-func (g *gate) runControl(ctx context.Context, k int, texts [][]int32, layer func(int),
-	then func(ctx context.Context, k int, e engine.Engine, who string) error) (rows [][]Seen, err error) {
+// if not nil, is asked of it too. The info is what the engine says of itself afterwards, or what was known of it.
+func (g *gate) runControl(ctx context.Context, k int, texts [][]int32, layer func(int), tell progressFunc,
+	then func(ctx context.Context, k int, e engine.Engine, who string) error) (rows [][]Seen, info EngineInfo, err error) {
 	c := &g.Controls[k]
 	who, e := "control "+c.Label, c.Engine
+	info = g.res.Controls[k].Engine
 	if e == nil {
-		g.progress(who+": opening", 0, 1)
+		tell(who+": opening", 0, 1)
 		if e, err = c.Open(ctx); err != nil {
-			return nil, &breach{who, "opening it", err}
+			return nil, info, &breach{who, "opening it", err}
 		}
 		defer func() {
 			if closeErr := e.Close(); err == nil && closeErr != nil {
@@ -265,12 +266,12 @@ func (g *gate) runControl(ctx context.Context, k int, texts [][]int32, layer fun
 			}
 		}()
 	}
-	rows, err = g.scoreTexts(ctx, e, who, texts, layer)
-	g.res.Controls[k].Engine = describe(e.Info())
+	rows, err = g.scoreTexts(ctx, e, who, texts, layer, tell)
+	info = describe(e.Info())
 	if err == nil && then != nil {
 		err = then(ctx, k, e, who)
 	}
-	return rows, err
+	return rows, info, err
 }
 
 // decodeControl runs control k along TEST's decode path, if its results depend on where calls end: what it shows of a

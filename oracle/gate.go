@@ -42,6 +42,7 @@ func Gate(ctx context.Context, s Setup, p Protocol) (*GateResult, error) {
 		return nil, err
 	}
 	g := newGate(s, p)
+	defer func() { g.noise.drop() }()
 	for _, part := range []struct {
 		name PartName
 		run  func(context.Context) error
@@ -57,6 +58,9 @@ func Gate(ctx context.Context, s Setup, p Protocol) (*GateResult, error) {
 		if err := g.settle(ctx, part.name, part.run(ctx)); err != nil {
 			return nil, err
 		}
+	}
+	if err := g.settleNoise(ctx); err != nil {
+		return nil, err
 	}
 	if err := g.runControls(ctx); err != nil {
 		return nil, err
@@ -125,6 +129,8 @@ type gate struct {
 	steps [][][]Seen
 
 	telling sync.Mutex // Progress
+
+	noise *noiseRun // beside the parts, until settleNoise
 
 	tested []Shown // what TEST showed, by part and prompt
 	forced error   // how TEST's teacher forcing ended, which is run beside REF's
@@ -195,6 +201,22 @@ func (g *gate) settle(ctx context.Context, name PartName, err error) error {
 	}
 	return nil
 }
+
+// settleNoise ends the run beside the parts. If it failed, the first part did, before the others.
+func (g *gate) settleNoise(ctx context.Context) error {
+	err := g.endNoise()
+	if err == nil {
+		return nil
+	}
+	later := g.res.Reasons
+	g.res.Reasons = []string{}
+	err = g.settle(ctx, Qualification, err)
+	g.res.Reasons = append(g.res.Reasons, later...)
+	return err
+}
+
+// progressFunc is Setup.Progress.
+type progressFunc = func(stage string, done, total int)
 
 // oneLine keeps an engine's message from breaking the first line, which is the decision.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

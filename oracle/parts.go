@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"sibyl/engine"
 )
@@ -20,14 +21,24 @@ func (g *gate) qualify(ctx context.Context) error {
 	if err := continuation(ctx); err != nil {
 		return err
 	}
+	beside := !g.Ref.Info().Streams && !g.test.Streams // else weights are read by one at a time
+	if beside {
+		g.startNoise(ctx)
+	}
 	ref, err := g.forceBoth(ctx)
 	if err != nil {
 		g.tested = nil // what TEST showed meanwhile has nothing to be held against
+		g.noise.drop()
+		g.noise = nil
 		return err
 	}
 	g.ref = ref
 	g.checkRef()
-	return g.runNoise(ctx)
+	if beside {
+		return nil
+	}
+	g.startNoise(ctx)
+	return g.endNoise()
 }
 
 // decode finds REF's greedy continuation of every prompt along its own decode path.
@@ -69,12 +80,12 @@ func (g *gate) texts() [][]int32 {
 }
 
 // scoreTexts keeps what e shows at every position of the texts, [text][pos]; layer is engine.Want.Layer.
-func (g *gate) scoreTexts(ctx context.Context, e engine.Engine, who string, texts [][]int32, layer func(int)) ([][]Seen, error) {
+func (g *gate) scoreTexts(ctx context.Context, e engine.Engine, who string, texts [][]int32, layer func(int), tell progressFunc) ([][]Seen, error) {
 	seen, done, total := make([][]Seen, len(texts)), 0, size(texts)
 	err := score(ctx, e, who, texts, &g.p, layer, func(seq, _ int, s Seen) error {
 		seen[seq] = append(seen[seq], s)
 		done++
-		g.progress(who+": teacher forcing", done, total)
+		tell(who+": teacher forcing", done, total)
 		return nil
 	})
 	return seen, err
@@ -121,17 +132,78 @@ func (g *gate) warn(format string, args ...any) {
 	g.res.Warnings = append(g.res.Warnings, fmt.Sprintf(format, args...))
 }
 
-// runNoise runs REF in the other of fp32 and fp64 over all texts.
-func (g *gate) runNoise(ctx context.Context) error {
+// noiseRun is REF in the other of fp32 and fp64 over all texts, beside the parts of the gate.
+type noiseRun struct {
+	stop context.CancelFunc
+	done chan struct{}
+	told atomic.Bool // its progress is what is waited for
+
+	err  error
+	rows [][][]Seen   // by control, nil if it is none of noise
+	info []EngineInfo // of the same
+}
+
+// wait returns when the run has ended.
+func (n *noiseRun) wait() {
+	if n != nil {
+		<-n.done
+	}
+}
+
+// drop ends the run, which nobody asks for any more.
+func (n *noiseRun) drop() {
+	if n != nil {
+		n.stop()
+		n.wait()
+	}
+}
+
+// startNoise begins to run REF in the other of fp32 and fp64. It needs a core and the texts, and nothing that other parts find.
+func (g *gate) startNoise(ctx context.Context) {
+	n := &noiseRun{done: make(chan struct{}), rows: make([][][]Seen, len(g.Controls)), info: make([]EngineInfo, len(g.Controls))}
+	ctx, n.stop = context.WithCancel(ctx)
+	g.noise = n
+	texts := g.texts()
+	tell := func(stage string, done, total int) {
+		if n.told.Load() {
+			g.progress(stage, done, total)
+		}
+	}
+	go func() {
+		defer close(n.done)
+		for k, c := range g.Controls {
+			if c.Kind == ControlNoise && n.err == nil {
+				if n.rows[k], n.info[k], n.err = g.runControl(ctx, k, texts, nil, tell, nil); n.err != nil {
+					n.rows[k] = nil
+				}
+			}
+		}
+	}()
+}
+
+// endNoise waits for the run and takes what it found.
+func (g *gate) endNoise() error {
+	n := g.noise
+	if n == nil {
+		return nil
+	}
+	n.told.Store(true)
+	n.wait()
+	n.stop()
+	g.noise = nil
 	for k, c := range g.Controls {
 		if c.Kind != ControlNoise {
 			continue
 		}
-		rows, err := g.runControl(ctx, k, g.texts(), nil, nil)
-		if err != nil {
-			return err
+		if n.info[k].Engine != "" {
+			g.res.Controls[k].Engine = n.info[k]
 		}
-		g.ctls[k], g.res.Controls[k].Positions = rows, size(g.texts())
+		if n.rows[k] != nil {
+			g.ctls[k], g.res.Controls[k].Positions = n.rows[k], size(g.texts())
+		}
+	}
+	if n.err != nil {
+		return n.err
 	}
 	g.measureNoise()
 	return nil

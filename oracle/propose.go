@@ -17,7 +17,7 @@ func (g *gate) verify(ctx context.Context) error {
 			return err
 		}
 		g.res.RefPasses++
-		seen, err := g.scoreTexts(ctx, g.Ref, "the reference", texts, nil)
+		seen, err := g.scoreTexts(ctx, g.Ref, "the reference", texts, nil, g.progress)
 		if err != nil {
 			return err
 		}

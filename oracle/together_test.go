@@ -96,3 +96,32 @@ func TestGateTogetherFails(t *testing.T) {
 		})
 	}
 }
+
+// TestGateNoiseFails: the noise is measured beside the other parts, but its failure is told first, as the first part's, and what
+// the others found stays.
+func TestGateNoiseFails(t *testing.T) {
+	t.Parallel()
+	s, p := gateSetup(nil, nil)
+	fake(s.Test).Fail = func(at enginetest.At) error {
+		if at.Call == enginetest.Generate {
+			return errors.New("the rollout is gone")
+		}
+		return nil
+	}
+	twin := enginetest.New(nil)
+	twin.Fail = func(enginetest.At) error { return errors.New("the disk is gone") }
+	s.Controls = []Control{{Kind: ControlNoise, Label: "noise", Engine: twin}}
+	r, err := Gate(t.Context(), s, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Reasons) < 2 || !strings.Contains(r.Reasons[0], "control noise, teacher forcing: the disk is gone") || !strings.Contains(r.Reasons[1], "the rollout is gone") {
+		t.Errorf("reasons %q, want that of the noise before that of the rollout", r.Reasons)
+	}
+	if got := r.part(Qualification).Status; got != PartBroke {
+		t.Errorf("qualification %s, want %s", got, PartBroke)
+	}
+	if got := r.part(TeacherForced).Status; got != PartRan {
+		t.Errorf("teacher forcing %s, want %s", got, PartRan)
+	}
+}
