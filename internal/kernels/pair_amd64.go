@@ -132,29 +132,35 @@ func (q *pairProduct) rows(out []float32, lo, hi int) {
 		a.point(q.w, o, 0, n)
 		a.rows = group
 		a.call(q.k.run)
-		dst, bound, left := out[o:o+group], pairBound(n, k), 0
-		for r := 0; r < group; r++ {
-			if whole := (group - r) &^ 3; whole > 0 {
-				r += round64(&dst[r], &sums.x[r], &pairOnes[0], bound, whole)
+		left := 0
+		roundRows(out[o:o+group], sums.x, pairBound(n, k), func(r int) {
+			if sums.x[r] != sums.x[r] {
+				left++
 			}
-			for end := min(r+4, group); r < end; r++ {
-				v, ok := precision.Near(sums.x[r], bound)
-				if ok && v == v {
-					dst[r] = v
-					continue
-				}
-				if v != v {
-					left++
-				}
-				if again == nil {
-					again = newExactGEMV(q.w, 1, 1)
-				}
-				again.exactRows(out, q.tokens, o+r, o+r+1)
+			if again == nil {
+				again = newExactGEMV(q.w, 1, 1)
 			}
-			r--
-		}
+			again.exactRows(out, q.tokens, o+r, o+r+1)
+		})
 		if left > group/32 {
 			wider++
+		}
+	}
+}
+
+// roundRows writes to dst what sums round to that err by bound at most, and calls again for each one that does not tell.
+func roundRows(dst []float32, sums []float64, bound float64, again func(r int)) {
+	for r := 0; r < len(dst); {
+		if whole := (len(dst) - r) &^ 3; whole > 0 {
+			r += round64(&dst[r], &sums[r], &pairOnes[0], bound, whole)
+		}
+		for end := min(r+4, len(dst)); r < end; r++ {
+			// A bound that is no number is of an infinity or a NaN, which the sum need not show.
+			if v, ok := precision.Near(sums[r], bound); ok && v == v && bound-bound == 0 {
+				dst[r] = v
+			} else {
+				again(r)
+			}
 		}
 	}
 }
@@ -198,5 +204,5 @@ func (m *Matrix) sample(dst []float32, o, j int) {
 }
 
 func exactFewAVX512(p *Pool, out []float32, tokens []token, w *Matrix) bool {
-	return linearPair(p, out, tokens, w) || exactQuickAVX512(p, out, tokens, w)
+	return linearPair(p, out, tokens, w) || linearNibbles(p, out, tokens, w) || exactQuickAVX512(p, out, tokens, w)
 }

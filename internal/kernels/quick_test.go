@@ -14,11 +14,19 @@ import (
 // that is no number are TestLinearFastVariants'.
 func TestFastWeights(t *testing.T) {
 	for _, k := range []kind{{I8Block, precision.F32}, {I8Block, precision.F16}, {I4Block, precision.F32}, {I4Block, precision.F16}, {U4Minval, precision.BF16}} {
-		t.Run(fmt.Sprintf("%v/%v", k.f, k.round), func(t *testing.T) { fastWeights(t, k) })
+		t.Run(fmt.Sprintf("%v/%v", k.f, k.round), func(t *testing.T) { oneByOne(t, linearFastKernel, k, k.round == precision.F32) })
 	}
 }
 
-func fastWeights(t *testing.T, k kind) {
+// TestExactWeights is TestFastWeights for exact products, which have no other weights under any contract.
+func TestExactWeights(t *testing.T) {
+	for _, k := range []kind{{I8Block, precision.F32}, {I4Block, precision.F32}, {U4Minval, precision.BF16}} {
+		t.Run(k.f.String(), func(t *testing.T) { oneByOne(t, linearExactKernel, k, false) })
+	}
+}
+
+// oneByOne holds the weights that products see to the definition's; scaled, they may be q*s.
+func oneByOne(t *testing.T, of *kernel[linearFunc], k kind, scaled bool) {
 	step, cols := 1, 32
 	if testing.Short() {
 		step = 61
@@ -69,14 +77,14 @@ func fastWeights(t *testing.T, k kind) {
 			judged = append(judged, o)
 		}
 	}
-	others(linearFastKernel, func(l Level, run linearFunc) {
+	others(of, func(l Level, run linearFunc) {
 		x, out, p := make([]float32, cols), make([]float32, rows), NewPool(2)
 		for c := range cols {
 			x[c] = 1
 			run(p, out, x, 1, m)
 			x[c] = 0
 			for _, o := range judged {
-				if got, w := out[o], want[o*cols+c]; got != w && !(k.round == precision.F32 && got == scaledQ(m, o, c)) {
+				if got, w := out[o], want[o*cols+c]; got != w && !(scaled && got == scaledQ(m, o, c)) {
 					t.Fatalf("%v, scale %#04x, column %d: %x, want %x", l, o*step, c, got, w)
 				}
 			}

@@ -24,6 +24,7 @@ var files = map[string]func(){
 	},
 	"rows_exact":     exact,
 	"pair_512":       func() { each(pairs, pair.emit) },
+	"nibble_512":     func() { each(nibbles, nibble.emit) },
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,
 	"tile_512":       tiles512,

@@ -142,15 +142,8 @@ func (p pair) emit() {
 	}
 	TESTQ(n, n)
 	JNE(LabelRef("block"))
-	y, b := YMM(), XMM()
 	VADDPD(sum[1], sum[0], sum[0])
-	VEXTRACTF64X4(U8(1), sum[0], y)
-	VADDPD(sum[0].AsY(), y, y)
-	VEXTRACTF64X2(U8(1), y, b)
-	VADDPD(y.AsX(), b, b)
-	VPERMILPD(U8(1), b, y.AsX())
-	VADDSD(y.AsX(), b, b)
-	VMOVSD(b, Mem{Base: dst})
+	storeSum64(sum[0], dst)
 	k := K()
 	VPTESTMD(mask, left, k)
 	if p.round {
