@@ -682,7 +682,14 @@ func (r *run) report(block []row, logits []float32, tap bool) error {
 			if !slices.ContainsFunc(at[i:i+n], asked) {
 				continue // the taps want them, nobody else
 			}
-			copy(positions[i:], shown.Positions(at[i:i+n], logits[i*V:(i+n)*V], r.want.TopK, r.want.Logits))
+			logSum := r.e.arith.LogSum
+			if logSum == nil {
+				copy(positions[i:], shown.Positions(at[i:i+n], logits[i*V:(i+n)*V], r.want.TopK, r.want.Logits))
+				continue
+			}
+			for k := i; k < i+n; k++ { // the bits that parts give
+				positions[k] = shown.Quick(at[k], logits[k*V:][:V:V], r.want.TopK, r.want.Logits, logSum)
+			}
 		}
 	})
 	for i, a := range at {

@@ -8,7 +8,7 @@ import (
 // unpacked once, and what they gave is reduced while it is in a cache.
 const (
 	partBytes = 4 << 20 // of the logits of a part
-	partUnit  = 384     // whole register tiles, whole blocks of scales
+	partUnit  = 768     // whole register tiles, blocks of scales and stretches of package shown
 	partRows  = 8       // fewer positions are bound by the reading of the head, in one stream
 	partTop   = 64      // more candidates are found faster in a whole row
 )

@@ -34,6 +34,10 @@ func TestParts(t *testing.T) {
 			for _, size := range []int{1, 100, 256, 700, V} {
 				for _, k := range []int{0, 3, V + 2} {
 					want := Position(3, 7, row, k, false)
+					quick := Quick(At{3, 7}, row, k, false, kernels.Fast.LogSum)
+					if d := math.Abs(quick.LSE - want.LSE); d > float64(4*V+8)*0x1p-53+math.Abs(want.LSE)*0x1p-51 || quick.ID != want.ID || !slices.Equal(quick.Ties, want.Ties) {
+						t.Fatalf("%s, %d logits: shows %d, %v, %x, want %d, %v, %x", what, V, quick.ID, quick.Ties, quick.LSE, want.ID, want.Ties, want.LSE)
+					}
 					p := NewParts(At{3, 7}, k)
 					for lo := 0; lo < V; lo += size {
 						p.Add(row[lo:min(lo+size, V)], lo, kernels.Fast.LogSum)
@@ -45,6 +49,11 @@ func TestParts(t *testing.T) {
 					for i, c := range got.Top {
 						if w := want.Top[i]; c.ID != w.ID || c.Logit != w.Logit && (c.Logit == c.Logit || w.Logit == w.Logit) {
 							t.Fatalf("%s, %d logits in parts of %d: candidate %d is %v, want %v", what, V, size, i, c, w)
+						}
+					}
+					if size%stretch == 0 {
+						if math.Float64bits(quick.LSE) != math.Float64bits(got.LSE) {
+							t.Fatalf("%s, %d logits in parts of %d: log-sum-exp %x, %x if they come at once", what, V, size, got.LSE, quick.LSE)
 						}
 					}
 					bound := float64(2*V+2*(V/min(size, stretch)+1)+8)*0x1p-53 + math.Abs(want.LSE)*0x1p-51
