@@ -1,0 +1,32 @@
+//go:build amd64 && unix && !noasm
+
+package kernels
+
+import (
+	"fmt"
+	"testing"
+	"unsafe"
+)
+
+// BenchmarkTall is rows of so many columns beyond the last-level cache, one at a time and eight, in GB/s.
+func BenchmarkTall(b *testing.B) {
+	for _, cols := range []int{2048, 4096, 6144, 12288} {
+		k := *rowsBF16
+		ms := benchMatrices(b, BF16, 0, 1024, cols)
+		x, out := benchVector(cols), make([]float32, 1024)
+		for name, run := range map[string]func(a *byte){"one": k.fast, "eight": k.tall} {
+			b.Run(fmt.Sprintf("%d/%s", cols, name), func(b *testing.B) {
+				i := 0
+				for b.Loop() {
+					var a rowsArgs
+					a.point(ms[i%len(ms)], 0, 0, cols)
+					a.x, a.dst, a.rows = unsafe.Pointer(&x[0]), unsafe.Pointer(&out[0]), 1024
+					a.call(run)
+					i++
+				}
+				b.ReportMetric(float64(2*1024*cols)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
