@@ -8,3 +8,11 @@ import "sibyl/internal/mmap"
 //
 //	defer bundle.Catch(&err)()
 func Catch(err *error) func() { return mmap.Catch(err) }
+
+// Unchanged is for who computed with weights: files that somebody wrote to meanwhile, by check (Source.Check), become *err if there
+// is none, since what was computed is of neither. It is deferred.
+func Unchanged(err *error, check func() error) {
+	if *err == nil {
+		*err = check()
+	}
+}

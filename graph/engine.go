@@ -231,8 +231,8 @@ type asked struct {
 
 // unchanged makes a program that somebody wrote to meanwhile an error: what was computed is of neither.
 func (e *Engine) unchanged(err *error) {
-	if *err == nil && e.files != nil && !e.closed {
-		*err = e.files()
+	if e.files != nil && !e.closed {
+		bundle.Unchanged(err, e.files)
 	}
 }
 

@@ -269,23 +269,15 @@ func stateLen(s *engine.State) int {
 	return s.Len
 }
 
-// unchanged makes weights that somebody wrote to meanwhile an error: what was computed is of neither. Files that were cut are
-// looked for before a kernel reads them, too: a device that meets the end of one can give no error.
-func (e *Engine) unchanged(err *error) {
-	if *err == nil && e.src != nil {
-		*err = e.src.Check()
-	}
-}
-
 // Score implements engine.Engine: prompts run as ragged batches of up to callSeqs sequences.
 func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
 	if err := e.closed(); err != nil {
 		return err
 	}
-	if err := e.src.Check(); err != nil {
+	if err := e.src.Check(); err != nil { // a device that meets the end of a file that was cut can give no error
 		return err
 	}
-	defer e.unchanged(&err)
+	defer bundle.Unchanged(&err, e.src.Check)
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
 			Do: "score the prompts one at a time"}
@@ -335,10 +327,10 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if err := e.closed(); err != nil {
 		return err
 	}
-	if err := e.src.Check(); err != nil {
+	if err := e.src.Check(); err != nil { // a device that meets the end of a file that was cut can give no error
 		return err
 	}
-	defer e.unchanged(&err)
+	defer bundle.Unchanged(&err, e.src.Check)
 	n := opt.MaxTokens
 	if opt.Force != nil {
 		n = len(opt.Force)

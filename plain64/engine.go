@@ -93,17 +93,10 @@ func (e *Engine) Close() error {
 	return e.ck.Close()
 }
 
-// unchanged makes weights that somebody wrote to meanwhile an error: what was computed is of neither.
-func (e *Engine) unchanged(err *error) {
-	if *err == nil && e.d != nil {
-		*err = e.ck.Check()
-	}
-}
-
 // Score implements engine.Engine, one prompt after the other. Positions are counted from the start of the sequence:
 // after a State of length n the first is n.
 func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine.Want, each func(*engine.Position) error) (err error) {
-	defer e.unchanged(&err)
+	defer bundle.Unchanged(&err, e.ck.Check)
 	defer bundle.Catch(&err)()
 	if len(prompts) != 1 && (want.State != nil || want.FinalState != nil) {
 		return &inputerr.Error{File: "prompts", Found: fmt.Sprintf("%d of them", len(prompts)), Want: "one, since a state goes in or out",
@@ -137,7 +130,7 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 // chose it. After a prompt with PositionIDs, generated tokens count on from the largest position seen, as
 // transformers' rope deltas do.
 func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
-	defer e.unchanged(&err)
+	defer bundle.Unchanged(&err, e.ck.Check)
 	defer bundle.Catch(&err)()
 	n := opt.MaxTokens
 	if opt.Force != nil {

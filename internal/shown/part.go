@@ -51,16 +51,13 @@ func (s *expSum) value() float64 {
 
 // Quick is Position with the log-sum-exp that Parts finds: its sum is that of stretches, by logSum (kernels.Arith).
 func Quick(at At, logits []float32, topK int, rows bool, logSum func(x []float32, m float64) float64) *engine.Position {
-	p := &engine.Position{Seq: at.Seq, Pos: at.Pos, Top: Largest(logits, max(2, topK))}
-	p.ID = p.Top[0].ID
-	p.Ties = ties(logits, p.ID)
-	s := expSum{most: math.Inf(-1)}
-	for lo := 0; lo < len(logits); lo += stretch {
-		part := logits[lo:min(lo+stretch, len(logits))]
-		m, nan := kernels.Max(part)
-		s.add(part, float64(m), nan, logSum)
+	parts := NewParts(at, 0)
+	parts.Add(logits, 0, logSum)
+	p := parts.Position()
+	if topK > len(p.Top) {
+		p.Top = Largest(logits, topK) // which sorts where most of a row is asked for
 	}
-	if p.LSE = s.value(); rows {
+	if rows {
 		p.Logits = logits
 	}
 	return p
