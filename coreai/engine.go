@@ -155,10 +155,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if err := e.may(opt.Logits || opt.Choose != nil, opt.TopK, opt.Taps, opt.FinalState, opt.State); err != nil {
 		return err
 	}
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.ready("prompt", prompt, opt.Path, opt.State, n); err != nil {
 		return err
 	}

@@ -189,6 +189,14 @@ type Options struct {
 	Progress func(done, total int64)
 }
 
+// Tokens is how many tokens are made, if no stop id ends it.
+func (o *Options) Tokens() int {
+	if o.Force != nil {
+		return len(o.Force)
+	}
+	return o.MaxTokens
+}
+
 // Token is one generated token: the position that chose it and the id consumed next.
 type Token struct {
 	Index int   // 0 for the first generated token
@@ -237,6 +245,12 @@ type Continuation struct {
 	Prompt    Prompt
 	MaxTokens int
 	Force     []int32
+}
+
+// Options is opt, what all prompts have in common, with what is this one's.
+func (c *Continuation) Options(opt Options) Options {
+	opt.MaxTokens, opt.Force = c.MaxTokens, c.Force
+	return opt
 }
 
 // Batcher is implemented by engines that continue several prompts in the same steps: weights are read once a step and not once

@@ -394,10 +394,7 @@ func (e *Engine) finish(s *sequence, seq int, sink engine.Sink, final *engine.St
 // Generate implements engine.Engine. The last token is emitted and not consumed.
 func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
 	defer e.unchanged(&err)
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.shows(opt.Taps, opt.State, opt.FinalState); err != nil {
 		return err
 	}

@@ -331,10 +331,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		return err
 	}
 	defer bundle.Unchanged(&err, e.src.Check)
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.limits().Check("prompt", prompt, opt.Path, stateLen(opt.State), n); err != nil {
 		return err
 	}

@@ -260,10 +260,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 		return errClosed
 	}
 	defer e.catch(ctx, &err)()
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.limits().Check("prompt", prompt, opt.Path, stateLen(opt.State), n); err != nil {
 		return err
 	}
@@ -324,11 +321,8 @@ func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt
 	}
 	defer e.catch(ctx, &err)()
 	for i, c := range all {
-		n := c.MaxTokens
-		if c.Force != nil {
-			n = len(c.Force)
-		}
-		err := e.limits().Check("prompt", c.Prompt, opt.Path, 0, n)
+		own := c.Options(opt)
+		err := e.limits().Check("prompt", c.Prompt, opt.Path, 0, own.Tokens())
 		if err == nil {
 			err = e.checkPositions("prompt", c.Prompt)
 		}
@@ -374,11 +368,9 @@ func (e *Engine) generateSome(ctx context.Context, first int, some []engine.Cont
 	for i := 0; ; i++ {
 		var feeds []Feed
 		for k, c := range some {
-			opt.MaxTokens, opt.Force = c.MaxTokens, c.Force
-			if c.Force != nil {
-				opt.MaxTokens = len(c.Force)
-			}
-			if ended[k] || i >= opt.MaxTokens {
+			opt := c.Options(opt)
+			n := opt.Tokens()
+			if ended[k] || i >= n {
 				continue
 			}
 			if err := opt.CheckChoice(e.info.Subject, last[k]); err != nil {
@@ -391,7 +383,7 @@ func (e *Engine) generateSome(ctx context.Context, first int, some []engine.Cont
 			if err := each(&tok); err != nil {
 				return err
 			}
-			if ended[k] = i == opt.MaxTokens-1 || c.Force == nil && slices.Contains(opt.Stop, tok.ID); ended[k] {
+			if ended[k] = i == n-1 || c.Force == nil && slices.Contains(opt.Stop, tok.ID); ended[k] {
 				r.s.States[k] = nil
 				continue
 			}

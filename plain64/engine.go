@@ -132,10 +132,7 @@ func (e *Engine) Score(ctx context.Context, prompts []engine.Prompt, want engine
 func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Options, each func(*engine.Token) error) (err error) {
 	defer bundle.Unchanged(&err, e.ck.Check)
 	defer bundle.Catch(&err)()
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.check("prompt", prompt, opt.Path, opt.State, n); err != nil {
 		return err
 	}

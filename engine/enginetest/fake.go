@@ -135,10 +135,7 @@ func (f *Fake) Generate(ctx context.Context, prompt engine.Prompt, opt engine.Op
 	if err := f.may(opt.TopK, opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState); err != nil {
 		return err
 	}
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := f.check("prompt", prompt, opt.Path, opt.State, n); err != nil {
 		return err
 	}

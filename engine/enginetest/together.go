@@ -22,8 +22,7 @@ func (f Together) GenerateAll(ctx context.Context, all []engine.Continuation, op
 	}
 	tokens, failed, longest := make([][]engine.Token, len(all)), error(nil), 0
 	for i, c := range all {
-		opt.MaxTokens, opt.Force = c.MaxTokens, c.Force
-		err := f.Generate(ctx, c.Prompt, opt, func(t *engine.Token) error {
+		err := f.Generate(ctx, c.Prompt, c.Options(opt), func(t *engine.Token) error {
 			u := *t
 			u.Seq, u.Ties, u.Top = i, slices.Clone(t.Ties), slices.Clone(t.Top)
 			tokens[i] = append(tokens[i], u)

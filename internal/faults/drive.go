@@ -120,10 +120,7 @@ func (c *caller) Score(ctx context.Context, prompts []engine.Prompt, want engine
 
 // Generate implements engine.Engine, without position ids.
 func (c *caller) Generate(ctx context.Context, p engine.Prompt, opt engine.Options, each func(*engine.Token) error) error {
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	s := c.begin(0, opt.State, opt.Taps)
 	var last engine.Position
 	keep := func(q *engine.Position) error {

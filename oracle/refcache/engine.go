@@ -302,11 +302,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 
 // GenerateAll implements engine.Batcher. What is not kept is run together, if the engine can, before what is known is shown.
 func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt engine.Options, each func(*engine.Token) error) error {
-	of := func(i int) engine.Options {
-		o := opt
-		o.MaxTokens, o.Force = all[i].MaxTokens, all[i].Force
-		return o
-	}
+	of := func(i int) engine.Options { return all[i].Options(opt) }
 	inner, together := e.inner.(engine.Batcher)
 	keys, late, asked := make([]key, len(all)), make([]bool, len(all)), map[string]bool{}
 	var run []int
@@ -378,10 +374,7 @@ func (e *Engine) GenerateAll(ctx context.Context, all []engine.Continuation, opt
 
 // decodeKey is the key of a decode path; nil if it asks for what is not kept.
 func (e *Engine) decodeKey(prompt engine.Prompt, opt engine.Options) key {
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if e.through(opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState, opt.Path, prompt) || e.notShown(opt.TopK, false) ||
 		n <= 0 || n > e.info.MaxPositions-len(prompt.IDs)+1 {
 		return nil
@@ -395,10 +388,7 @@ func (e *Engine) decodeKey(prompt engine.Prompt, opt engine.Options) key {
 
 // decoded is what is kept of a decode path, nil if it is not, or not far enough.
 func (e *Engine) decoded(k key, prompt engine.Prompt, opt engine.Options) []oracle.Seen {
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	known, _, ok := e.load(k, prompt.IDs, opt.TopK, 0)
 	if ok {
 		known, ok = enough(known, n, opt)
@@ -431,10 +421,7 @@ func (w *watch) add(t *engine.Token) {
 
 // ended says whether nothing more is asked for.
 func (w *watch) ended() bool {
-	if w.opt.Force != nil {
-		return len(w.row) == len(w.opt.Force)
-	}
-	return len(w.row) == w.opt.MaxTokens || slices.Contains(w.opt.Stop, w.row[len(w.row)-1].ID)
+	return len(w.row) == w.opt.Tokens() || w.opt.Force == nil && slices.Contains(w.opt.Stop, w.row[len(w.row)-1].ID)
 }
 
 // save keeps the path, which has ended.

@@ -191,10 +191,7 @@ func (e *Engine) Generate(ctx context.Context, prompt engine.Prompt, opt engine.
 	if err := e.may(opt.Logits || opt.Choose != nil, opt.Taps, opt.State, opt.FinalState); err != nil {
 		return err
 	}
-	n := opt.MaxTokens
-	if opt.Force != nil {
-		n = len(opt.Force)
-	}
+	n := opt.Tokens()
 	if err := e.limits.Check("prompt", prompt, opt.Path, 0, n); err != nil {
 		return err
 	}
