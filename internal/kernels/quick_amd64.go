@@ -186,8 +186,9 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 		if least, most := k.prepare(&q, s, low); least < k.least || most > k.most {
 			if last-first == 1 {
 				gemvFastSIMD(out, x, rows, w, first, last)
+				continue
 			}
-			for o := first; o < last && last-first > 1; o++ { // a row does not depend on those beside it
+			for o := first; o < last; o++ { // a row does not depend on those beside it
 				gemvQuick(k, out, x, ordered, rows, w, o, o+1)
 			}
 			continue
