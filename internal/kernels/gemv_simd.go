@@ -79,6 +79,10 @@ func (g *gemv) groups(lo, hi int, dot func(o, group int)) {
 func (g *gemv) fast(dst []float32) {
 	a := g.args
 	a.dst = unsafe.Pointer(&dst[0])
+	if asksAhead && g.k.ahead != nil {
+		a.call(g.k.ahead)
+		return
+	}
 	if tall := len(dst) &^ (tallRows - 1); tall > 0 && g.k.tall != nil && a.n >= tallCols {
 		a.rows = tall
 		a.call(g.k.tall)

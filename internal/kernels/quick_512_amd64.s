@@ -26,8 +26,8 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1       8192(CX)
-	PREFETCHT1       8256(CX)
+	PREFETCHT1       16384(CX)
+	PREFETCHT1       16448(CX)
 	VPMOVSXBD        (CX), Z4
 	VPMOVSXBD        16(CX), Z5
 	VPMOVSXBD        32(CX), Z6
@@ -120,8 +120,8 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1        8192(CX)
-	PREFETCHT1        8256(CX)
+	PREFETCHT1        16384(CX)
+	PREFETCHT1        16448(CX)
 	VPMOVSXBD         (CX), Z4
 	VPMOVSXBD         16(CX), Z5
 	VPMOVSXBD         32(CX), Z8
@@ -232,8 +232,8 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1        8192(CX)
-	PREFETCHT1        8256(CX)
+	PREFETCHT1        16384(CX)
+	PREFETCHT1        16448(CX)
 	VPMOVSXBD         (CX), Z5
 	VPMOVSXBD         16(CX), Z6
 	VPMOVSXBD         32(CX), Z9
@@ -411,7 +411,7 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1      8192(CX)
+	PREFETCHT1      16384(CX)
 	VMOVDQU32       (CX), Z6
 	VBROADCASTF32X4 (BX), Z7
 	VPSRLD          $0x04, Z6, Z8
@@ -541,7 +541,7 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1       8192(CX)
+	PREFETCHT1       16384(CX)
 	MOVL             (R9), R11
 	VMOVUPS          (R10)(R11*1), Z4
 	MOVL             4(R9), R11
@@ -650,7 +650,7 @@ row:
 	JL     rest
 
 loop:
-	PREFETCHT1   8192(CX)
+	PREFETCHT1   16384(CX)
 	MOVL         (R10), R12
 	VMOVUPS      (R11)(R12*1), Z6
 	MOVL         4(R10), R12

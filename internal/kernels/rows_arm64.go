@@ -6,15 +6,18 @@ import "unsafe"
 
 // The exact kernels of NEON give the sum of squares of each row: widening takes most of their time, in whatever form.
 var (
-	rowsF32     = &rowsKernel{4, 16, rowsFastF32, rowsExactF32, eachRow(unpackF32), nil, 0, nil}
-	rowsF16     = &rowsKernel{4, 16, rowsFastF16, rowsExactF16, eachRow(unpackF16), nil, 0, nil}
-	rowsBF16    = &rowsKernel{4, 16, rowsFastBF16, rowsExactBF16, eachRow(unpackBF16), nil, 0, nil}
-	rowsF32R16  = &rowsKernel{4, 16, rowsFastF32R16, rowsExactF32R16, eachRow(unpackF32R16), nil, 0, nil}
-	rowsBF16R16 = &rowsKernel{4, 16, rowsFastBF16R16, rowsExactBF16R16, eachRow(unpackBF16R16), nil, 0, nil}
-	rowsI8      = &rowsKernel{2, 32, rowsFastI8, rowsExactI8, eachRow(unpackI8), nil, 0, nil}
-	rowsI4      = &rowsKernel{2, 32, rowsFastI4, rowsExactI4, eachRow(unpackI4), nil, 0, nil}
-	rowsU4      = &rowsKernel{2, 32, rowsFastU4, rowsExactU4, eachRow(unpackU4), nil, 0, nil}
+	rowsF32     = &rowsKernel{4, 16, rowsFastF32, rowsExactF32, eachRow(unpackF32), nil, 0, nil, nil}
+	rowsF16     = &rowsKernel{4, 16, rowsFastF16, rowsExactF16, eachRow(unpackF16), nil, 0, nil, nil}
+	rowsBF16    = &rowsKernel{4, 16, rowsFastBF16, rowsExactBF16, eachRow(unpackBF16), nil, 0, nil, nil}
+	rowsF32R16  = &rowsKernel{4, 16, rowsFastF32R16, rowsExactF32R16, eachRow(unpackF32R16), nil, 0, nil, nil}
+	rowsBF16R16 = &rowsKernel{4, 16, rowsFastBF16R16, rowsExactBF16R16, eachRow(unpackBF16R16), nil, 0, nil, nil}
+	rowsI8      = &rowsKernel{2, 32, rowsFastI8, rowsExactI8, eachRow(unpackI8), nil, 0, nil, nil}
+	rowsI4      = &rowsKernel{2, 32, rowsFastI4, rowsExactI4, eachRow(unpackI4), nil, 0, nil, nil}
+	rowsU4      = &rowsKernel{2, 32, rowsFastU4, rowsExactU4, eachRow(unpackU4), nil, 0, nil, nil}
 )
+
+// readsBetterAsked: what NEON's kernels ask for is in rowsArgs.ahead.
+func readsBetterAsked() bool { return false }
 
 // eachRow unpacks rows one by one by what unpacks one.
 func eachRow(f func(a *byte)) func(a *byte) {

@@ -1389,3 +1389,324 @@ enter:
 	JNE          rows
 	VZEROUPPER
 	RET
+
+// func rowsAheadF32(a *byte)
+// Requires: AVX, FMA3, MMX+
+TEXT ·rowsAheadF32(SB), NOSPLIT, $0-8
+	// rowsAheadF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   120(AX), BX
+	MOVQ   160(AX), DX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   24(AX), R9
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
+
+loop:
+	PREFETCHT1  8192(CX)
+	PREFETCHT1  8256(CX)
+	VMOVUPS     (R9), Y4
+	VFMADD231PS (CX), Y4, Y0
+	VMOVUPS     32(R9), Y4
+	VFMADD231PS 32(CX), Y4, Y1
+	VMOVUPS     64(R9), Y4
+	VFMADD231PS 64(CX), Y4, Y2
+	VMOVUPS     96(R9), Y4
+	VFMADD231PS 96(CX), Y4, Y3
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x00000080, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVD        X1, (BX)
+	ADDQ         $0x04, BX
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET
+
+// func rowsAheadF16(a *byte)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·rowsAheadF16(SB), NOSPLIT, $0-8
+	// rowsAheadF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   120(AX), BX
+	MOVQ   160(AX), DX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   24(AX), R9
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
+
+loop:
+	PREFETCHT1  8192(CX)
+	VCVTPH2PS   (CX), Y4
+	VFMADD231PS (R9), Y4, Y0
+	VCVTPH2PS   16(CX), Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VCVTPH2PS   32(CX), Y4
+	VFMADD231PS 64(R9), Y4, Y2
+	VCVTPH2PS   48(CX), Y4
+	VFMADD231PS 96(R9), Y4, Y3
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVD        X1, (BX)
+	ADDQ         $0x04, BX
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET
+
+// func rowsAheadBF16(a *byte)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·rowsAheadBF16(SB), NOSPLIT, $0-8
+	// rowsAheadBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   120(AX), BX
+	MOVQ   160(AX), DX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   24(AX), R9
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
+
+loop:
+	PREFETCHT1  8192(CX)
+	VPMOVZXWD   (CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS (R9), Y4, Y0
+	VPMOVZXWD   16(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VPMOVZXWD   32(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 64(R9), Y4, Y2
+	VPMOVZXWD   48(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VFMADD231PS 96(R9), Y4, Y3
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVD        X1, (BX)
+	ADDQ         $0x04, BX
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET
+
+// func rowsAheadF32R16(a *byte)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·rowsAheadF32R16(SB), NOSPLIT, $0-8
+	// rowsAheadF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   120(AX), BX
+	MOVQ   160(AX), DX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   24(AX), R9
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
+
+loop:
+	PREFETCHT1  8192(CX)
+	PREFETCHT1  8256(CX)
+	VMOVUPS     (CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS (R9), Y4, Y0
+	VMOVUPS     32(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VMOVUPS     64(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 64(R9), Y4, Y2
+	VMOVUPS     96(CX), Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 96(R9), Y4, Y3
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x00000080, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVD        X1, (BX)
+	ADDQ         $0x04, BX
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET
+
+// func rowsAheadBF16R16(a *byte)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·rowsAheadBF16R16(SB), NOSPLIT, $0-8
+	// rowsAheadBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   a+0(FP), AX
+	MOVQ   (AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   120(AX), BX
+	MOVQ   160(AX), DX
+	MOVQ   32(AX), SI
+	MOVQ   152(AX), DI
+	MOVQ   CX, R8
+
+row:
+	MOVQ   R8, CX
+	ADDQ   SI, R8
+	MOVQ   24(AX), R9
+	MOVQ   48(AX), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    enter
+
+loop:
+	PREFETCHT1  8192(CX)
+	VPMOVZXWD   (CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS (R9), Y4, Y0
+	VPMOVZXWD   16(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 32(R9), Y4, Y1
+	VPMOVZXWD   32(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 64(R9), Y4, Y2
+	VPMOVZXWD   48(CX), Y4
+	VPSLLD      $0x10, Y4, Y4
+	VCVTPS2PH   $0x00, Y4, X4
+	VCVTPH2PS   X4, Y4
+	VFMADD231PS 96(R9), Y4, Y3
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x00000040, CX
+	SUBQ        $0x20, DX
+
+enter:
+	CMPQ         DX, $0x20
+	JGE          loop
+	VADDPS       Y1, Y0, Y0
+	VADDPS       Y3, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	VMOVD        X1, (BX)
+	ADDQ         $0x04, BX
+	DECQ         DI
+	JNE          row
+	VZEROUPPER
+	RET

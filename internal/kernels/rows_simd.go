@@ -39,7 +39,13 @@ type rowsKernel struct {
 	// tall is fast for rows so long that x does not stay in the first-level cache beside them: tallRows of them side by side; nil
 	// if there is none.
 	tall func(a *byte)
+	// ahead is fast, bit by bit, for a processor that wants memory to be asked for early (asksAhead); nil if there is none.
+	ahead func(a *byte)
 }
+
+// asksAhead says that this processor reads long streams best with lines asked for ahead: then fast and tall are not taken where
+// there is ahead. Tests set it.
+var asksAhead = readsBetterAsked()
 
 // From so many columns on, rows are taken by tall: x has 16 KB then.
 const (

@@ -68,3 +68,28 @@ func rowsTallF32R16(a *byte)
 //
 //go:noescape
 func rowsTallBF16R16(a *byte)
+
+// rowsAheadF32: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+//
+//go:noescape
+func rowsAheadF32(a *byte)
+
+// rowsAheadF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+//
+//go:noescape
+func rowsAheadF16(a *byte)
+
+// rowsAheadBF16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+//
+//go:noescape
+func rowsAheadBF16(a *byte)
+
+// rowsAheadF32R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+//
+//go:noescape
+func rowsAheadF32R16(a *byte)
+
+// rowsAheadBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
+//
+//go:noescape
+func rowsAheadBF16R16(a *byte)

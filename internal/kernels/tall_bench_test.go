@@ -8,13 +8,13 @@ import (
 	"unsafe"
 )
 
-// BenchmarkTall is rows of so many columns beyond the last-level cache, one at a time and eight, in GB/s.
+// BenchmarkTall is rows of so many columns beyond the last-level cache, one at a time, asked for ahead or not, and eight, in GB/s.
 func BenchmarkTall(b *testing.B) {
 	for _, cols := range []int{2048, 4096, 6144, 12288} {
 		k := *rowsBF16
 		ms := benchMatrices(b, BF16, 0, 1024, cols)
 		x, out := benchVector(cols), make([]float32, 1024)
-		for name, run := range map[string]func(a *byte){"one": k.fast, "eight": k.tall} {
+		for name, run := range map[string]func(a *byte){"one": k.fast, "ahead": k.ahead, "eight": k.tall} {
 			b.Run(fmt.Sprintf("%d/%s", cols, name), func(b *testing.B) {
 				i := 0
 				for b.Loop() {

@@ -3,6 +3,7 @@
 package kernels
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"unsafe"
@@ -73,15 +74,65 @@ func TestTallLinear(t *testing.T) {
 			x := guarded[float32](t, tokens*cols, true)
 			fill(r, x, 0)
 			c := newLinearCase(storedMatrix(t, r, k, 19, cols, 0), x, tokens)
-			variants(t, linearFastKernel, func(t *testing.T, run func(*Pool, []float32, []float32, int, *Matrix)) {
-				var worst float64
-				for i, got := range c.run(t, run) {
-					if !within(got, c.want[i], c.fastBound(i), &worst) {
-						t.Fatalf("%v: [%d] = %x, want %x within %g", c, i, got, c.want[i], c.fastBound(i))
+			bothWays(t, func() {
+				variants(t, linearFastKernel, func(t *testing.T, run func(*Pool, []float32, []float32, int, *Matrix)) {
+					var worst float64
+					for i, got := range c.run(t, run) {
+						if !within(got, c.want[i], c.fastBound(i), &worst) {
+							t.Fatalf("%v: [%d] = %x, want %x within %g", c, i, got, c.want[i], c.fastBound(i))
+						}
 					}
-				}
+				})
 			})
 		}
+	}
+}
+
+// bothWays runs f with streams asked for ahead, and not.
+func bothWays(t *testing.T, f func()) {
+	was := asksAhead
+	t.Cleanup(func() { asksAhead = was })
+	for _, asksAhead = range []bool{true, false} {
+		f()
+	}
+	asksAhead = was
+}
+
+// TestRowsAhead: to ask for what lies ahead changes no bit and needs no memory there.
+func TestRowsAhead(t *testing.T) {
+	if !usable(AVX2) {
+		t.Skip("needs AVX2")
+	}
+	r := rand.New(rand.NewPCG(77, 3))
+	tried := 0
+	for _, k := range kinds() {
+		for n := 32; n <= 512; n += 32 {
+			m := storedMatrix(t, r, k, 1+n/32%5, n, 0)
+			rows := m.rowsKernel()
+			if rows == nil || rows.ahead == nil {
+				continue
+			}
+			x := guarded[float32](t, n, n%64 == 0)
+			fill(r, x, 0)
+			sums := func(run func(a *byte)) []float32 {
+				out := guarded[float32](t, m.Rows, true)
+				var a rowsArgs
+				a.point(m, 0, 0, n)
+				a.x, a.dst, a.rows = unsafe.Pointer(&x[0]), unsafe.Pointer(&out[0]), m.Rows
+				a.call(run)
+				return out
+			}
+			want := sums(rows.fast)
+			for i, got := range sums(rows.ahead) {
+				if math.Float32bits(got) != math.Float32bits(want[i]) {
+					t.Fatalf("%v, %d columns, row %d: %x ahead, %x not", k, n, i, got, want[i])
+				}
+			}
+			tried++
+		}
+	}
+	if tried < 50 {
+		t.Fatalf("only %d products were tried", tried)
 	}
 }
 

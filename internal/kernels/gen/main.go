@@ -21,6 +21,7 @@ var files = map[string]func(){
 	"rows_fast": func() {
 		each(formats, rowsFast)
 		each(plain(), rowsTall)
+		each(plain(), rowsAhead)
 	},
 	"rows_exact":     exact,
 	"pair_512":       func() { each(pairs, pair.emit) },
@@ -34,6 +35,7 @@ var files = map[string]func(){
 	"exp":            exps,
 	"logsum_512":     logSum,
 	"round":          rounds,
+	"processor":      processor,
 	"unpack":         func() { each(formats, func(f format) { unpack(f, ymm) }) },
 	"unpack_512":     unpacks512,
 	"quick": func() {

@@ -50,8 +50,8 @@ type quickWalk struct {
 // level cache, the same lines cost as much as they gain: its places for lines that are on their way are few.)
 const (
 	quickRound  = 4
-	quickAhead  = 8192
-	scalesAhead = 2048 // those of as many weights
+	quickAhead  = 16384 // on a Zen 5 int8 under hf-fp32 reads 11 % faster than with 8192, other forms as fast
+	scalesAhead = 2048  // those of as many weights
 )
 
 func (k *quickWalk) vec() reg.VecVirtual {
