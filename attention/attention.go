@@ -50,16 +50,11 @@ func (m *Mixer) Forward(out, x, cos, sin []float32, batch *ragged.Batch, caches 
 	c, ar, rows := m.Contract, batch.Arith, batch.Rows
 	mark := batch.Mark()
 	defer batch.Release(mark)
-	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
-		y := batch.Room(rows * w.Rows)
-		ar.Linear(batch.Pool, y, x, rows, w)
-		batch.Round(c, precision.Linear, y)
-		batch.Put(tap, m.Layer, y)
-		return y
-	}
-	qg := linear(m.Q, trace.AttnQProj)
-	k := linear(m.K, trace.AttnKProj)
-	v := linear(m.V, trace.AttnVProj)
+	qg, k, v := batch.Room(rows*m.Q.Rows), batch.Room(rows*m.K.Rows), batch.Room(rows*m.V.Rows)
+	batch.Linears(c, x, kernels.Product{Out: qg, W: m.Q}, kernels.Product{Out: k, W: m.K}, kernels.Product{Out: v, W: m.V})
+	batch.Put(trace.AttnQProj, m.Layer, qg)
+	batch.Put(trace.AttnKProj, m.Layer, k)
+	batch.Put(trace.AttnVProj, m.Layer, v)
 	q, gate := m.splitGate(qg, batch)
 
 	m.norm(q, m.QNorm, batch)

@@ -1,6 +1,7 @@
 package gdn
 
 import (
+	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 	"sibyl/precision"
 )
@@ -13,6 +14,9 @@ func (m *Mixer) conv(out, x []float32, batch *ragged.Batch, states []*State) {
 	for i := range batch.Seqs {
 		s := &batch.Seqs[i]
 		rows := x[s.Row*C:][:s.Len*C]
+		if s.Pos == 0 {
+			kernels.Touch(states[i].Conv)
+		}
 		// A window is K rows, the last of them the current token's. The first K-1 windows reach into the history.
 		mark := batch.Mark()
 		early := min(K-1, s.Len)

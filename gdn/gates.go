@@ -27,29 +27,39 @@ func (m *Mixer) l2norm(x []float32, ar *kernels.Arith, batch *ragged.Batch) {
 	})
 }
 
-// decay is g = -exp(A_log) * softplus(a + dt_bias), a [Rows, nv]; it replaces a. Every step is float32.
-func (m *Mixer) decay(a []float32, ar *kernels.Arith) []float32 {
+// gates turns a into g = -exp(A_log) * softplus(a + dt_bias) and b into beta = sigmoid(b), in place, and writes exp(g) to decay;
+// all [Rows, nv]. Every step of g is float32. Rows go together by whole groups, wherever threads part them.
+func (m *Mixer) gates(a, b, decay []float32, batch *ragged.Batch) {
+	c, ar, nv := m.Contract, batch.Arith, m.ValueHeads
 	softplus := ar.Softplus
-	if m.Contract.Softplus3 {
+	if c.Softplus3 {
 		softplus = ar.Softplus3
 	}
 	rate := m.Rate
 	if rate == nil {
-		rate = make([]float32, m.ValueHeads)
+		rate = make([]float32, nv)
 		ar.Rate(rate, m.ALog)
 		for h, v := range rate {
 			rate[h] = -v
 		}
 	}
-	for i := range a {
-		a[i] += m.DtBias[i%m.ValueHeads]
-	}
-	softplus(a, a)
-	for i := range a {
-		a[i] *= rate[i%m.ValueHeads]
-	}
-	m.Contract.Round(precision.G, a)
-	return a
+	batch.Pool.For((batch.Rows+kernels.Group-1)/kernels.Group, kernels.Group*nv*100, func(lo, hi int) {
+		first, last := lo*kernels.Group, min(hi*kernels.Group, batch.Rows)
+		g, beta, d := a[first*nv:last*nv], b[first*nv:last*nv], decay[first*nv:last*nv]
+		for i := range g {
+			g[i] += m.DtBias[i%nv]
+		}
+		softplus(g, g)
+		for i := range g {
+			g[i] *= rate[i%nv]
+		}
+		c.Round(precision.G, g)
+		batch.ByRow(len(g), last-first, func(lo, hi int) {
+			ar.Sigmoid(beta[lo:hi], beta[lo:hi])
+			ar.Exp(d[lo:hi], g[lo:hi])
+		})
+		c.Round(precision.Beta, beta)
+	})
 }
 
 // scaleQuery is q * float32(dk^-0.5); transformers' recurrent form divides by dk^0.5 instead, which a contract may say.

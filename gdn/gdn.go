@@ -49,17 +49,13 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 	c, ar, rows := m.Contract, batch.Arith, batch.Rows
 	mark := batch.Mark()
 	defer batch.Release(mark)
-	linear := func(w *kernels.Matrix, tap trace.Tap) []float32 {
-		y := batch.Room(rows * w.Rows)
-		ar.Linear(batch.Pool, y, x, rows, w)
-		batch.Round(c, precision.Linear, y)
-		batch.Put(tap, m.Layer, y)
-		return y
-	}
-	qkv := linear(m.QKV, trace.GDNInProjQKV)
-	z := linear(m.Z, trace.GDNInProjZ)
-	b := linear(m.B, trace.GDNInProjB)
-	a := linear(m.A, trace.GDNInProjA)
+	qkv, z, b, a := batch.Room(rows*m.QKV.Rows), batch.Room(rows*m.Z.Rows), batch.Room(rows*m.B.Rows), batch.Room(rows*m.A.Rows)
+	batch.Linears(c, x, kernels.Product{Out: qkv, W: m.QKV}, kernels.Product{Out: z, W: m.Z},
+		kernels.Product{Out: b, W: m.B}, kernels.Product{Out: a, W: m.A})
+	batch.Put(trace.GDNInProjQKV, m.Layer, qkv)
+	batch.Put(trace.GDNInProjZ, m.Layer, z)
+	batch.Put(trace.GDNInProjB, m.Layer, b)
+	batch.Put(trace.GDNInProjA, m.Layer, a)
 
 	conv := batch.Room(len(qkv))
 	m.conv(conv, qkv, batch, states)
@@ -78,16 +74,14 @@ func (m *Mixer) Forward(out, x []float32, batch *ragged.Batch, states []*State) 
 	batch.Put(trace.GDNKL2, m.Layer, k)
 	batch.Put(trace.GDNV, m.Layer, v)
 
-	g := m.decay(a, ar)
-	beta := b
-	batch.ByRow(len(b), rows, func(lo, hi int) { ar.Sigmoid(beta[lo:hi], b[lo:hi]) })
-	c.Round(precision.Beta, beta)
+	g, beta, decay := a, b, batch.Room(len(a))
+	m.gates(g, beta, decay, batch)
 	batch.Put(trace.GDNG, m.Layer, g)
 	batch.Put(trace.GDNBeta, m.Layer, beta)
 
 	m.scaleQuery(q, batch)
 	core := batch.Room(rows * m.ValueHeads * m.ValueDim)
-	m.rule(core, q, k, v, g, beta, batch, states)
+	m.rule(core, q, k, v, g, decay, beta, batch, states)
 	batch.Round(c, precision.CoreOut, core)
 	batch.Put(trace.GDNCoreOut, m.Layer, core)
 

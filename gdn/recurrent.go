@@ -1,14 +1,13 @@
 package gdn
 
 import (
+	"sibyl/internal/kernels"
 	"sibyl/internal/ragged"
 )
 
-// rule runs the delta rule over the batch: q, k [Rows, nk, dk] (q scaled), v, out [Rows, nv, dv], g, beta [Rows, nv].
-// Heads are independent, and so are sequences.
-func (m *Mixer) rule(out, q, k, v, g, beta []float32, batch *ragged.Batch, states []*State) {
-	decay := batch.Room(len(g))
-	batch.ByRow(len(g), batch.Rows, func(lo, hi int) { batch.Arith.Exp(decay[lo:hi], g[lo:hi]) })
+// rule runs the delta rule over the batch: q, k [Rows, nk, dk] (q scaled), v, out [Rows, nv, dv], g, decay = exp(g) and
+// beta [Rows, nv]. Heads are independent, and so are sequences.
+func (m *Mixer) rule(out, q, k, v, g, decay, beta []float32, batch *ragged.Batch, states []*State) {
 	nv, work := m.ValueHeads, 4*m.KeyDim*m.ValueDim
 	longest := 0
 	for i := range batch.Seqs {
@@ -18,6 +17,9 @@ func (m *Mixer) rule(out, q, k, v, g, beta []float32, batch *ragged.Batch, state
 		for i := lo; i < hi; i++ {
 			s, h := &batch.Seqs[i/nv], i%nv
 			S := states[i/nv].S[h*m.KeyDim*m.ValueDim:][:m.KeyDim*m.ValueDim]
+			if s.Pos == 0 {
+				kernels.Touch(S)
+			}
 			if m.Chunk && s.Len > 1 {
 				m.chunkHead(out, q, k, v, g, beta, decay, S, s, h, batch)
 				continue

@@ -22,8 +22,14 @@ func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
 	mark := batch.Mark()
 	defer batch.Release(mark)
 	up, gate := batch.Room(rows*m.Up.Rows), batch.Room(rows*m.Gate.Rows)
-	m.linear(up, x, rows, m.Up, batch)
-	m.linear(gate, x, rows, m.Gate, batch)
+	if m.Routed {
+		m.linear(up, x, rows, m.Up, batch)
+		m.linear(gate, x, rows, m.Gate, batch)
+	} else {
+		batch.Arith.Products(batch.Pool, x, rows, kernels.Product{Out: up, W: m.Up}, kernels.Product{Out: gate, W: m.Gate})
+		batch.Round(m.Contract, precision.Linear, up)
+		batch.Round(m.Contract, precision.Linear, gate)
+	}
 	m.swiglu(gate, up, batch)
 	m.linear(out, gate, rows, m.Down, batch)
 }

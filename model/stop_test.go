@@ -28,7 +28,7 @@ func endAt(e *Engine, n int, end func()) (after *int) {
 			}
 		}
 	}
-	own.Linear, own.Matmul = wrap(own.Linear), wrap(own.Matmul)
+	own.Linear, own.Matmul, own.Linears = wrap(own.Linear), wrap(own.Matmul), nil
 	e.arith = &own
 	return &ended
 }

@@ -70,6 +70,7 @@ func flushDenormals(s *subject, _ float32) error {
 		sound.Linear(p, out, x, rows, weight(w))
 		flush(out)
 	}
+	own.Linears = nil
 	own.Matmul = func(p *kernels.Pool, out, x []float32, rows int, w *kernels.Matrix) {
 		sound.Matmul(p, out, x, rows, weight(w))
 		flush(out)

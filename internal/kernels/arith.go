@@ -10,6 +10,9 @@ type Arith struct {
 
 	// Linear is out[t, o] = sum_i w[o, i] * x[t, i]; x [rows, w.Cols], out [rows, w.Rows].
 	Linear func(p *Pool, out, x []float32, rows int, w *Matrix)
+	// Linears, if not nil, is Linear of one x with several weights of one width, with the bits of each by itself: x is prepared
+	// once, and threads meet once. Who replaces Linear replaces it too, or leaves nil here.
+	Linears func(p *Pool, x []float32, rows int, products []Product)
 	// Matmul is Linear where the exported graphs multiply operands of equal batch dimensions instead of one weight by a
 	// batch: out_proj, o_proj and the products of a routed expert. A runtime may sum the two kinds differently.
 	Matmul func(p *Pool, out, x []float32, rows int, w *Matrix)
@@ -48,6 +51,21 @@ type Arith struct {
 	ByRow bool
 }
 
+// Product is a weight and the place for its product, [rows, W.Rows].
+type Product struct {
+	Out []float32
+	W   *Matrix
+}
+
+// Products is Linear of x with each of several weights of one width.
+func (a *Arith) Products(p *Pool, x []float32, rows int, products ...Product) {
+	if a.Linears == nil {
+		oneByOneOf(a.Linear)(p, x, rows, products)
+		return
+	}
+	a.Linears(p, x, rows, products)
+}
+
 // Group is how many elements the elementwise functions take at once at most, with whatever instructions: those beside an element
 // in its group, and whether there are as many, may count in its last place.
 const Group = 16
@@ -58,6 +76,7 @@ var Exact = &Arith{
 	InvRMS: invRMSExact, Rsqrt: precision.RsqrtR32,
 	Exp: expExact, Sigmoid: sigmoidExact, SiLU: siluExact,
 	Softplus: each(precision.SoftplusR32), Softplus3: each(precision.Softplus3R32), Rate: each(precision.ExpR32),
+	Linears: func(p *Pool, x []float32, rows int, products []Product) { linearsExactKernel.run(p, x, rows, products) },
 	Softmax: softmaxExact, RouterSoftmax: precision.SoftmaxR32, DeltaStep: deltaStepExact,
 }
 
@@ -67,6 +86,7 @@ var Fast = &Arith{
 	InvRMS: invRMSFast, Rsqrt: rsqrtFast,
 	Exp: expFast, Sigmoid: sigmoidFast, SiLU: siluFast,
 	Softplus: each(softplusFast), Softplus3: each(softplus3Fast), Rate: each(precision.ExpR32),
+	Linears: func(p *Pool, x []float32, rows int, products []Product) { linearsFastKernel.run(p, x, rows, products) },
 	Softmax: softmaxFast, RouterSoftmax: softmaxFastGo, LogSum: func(x []float32, m float64) float64 { return logSumKernel.run(x, m) },
 	Attend: func(a *Attention) { attendKernel.run(a) }, DeltaStep: deltaStepFast,
 }
@@ -74,7 +94,7 @@ var Fast = &Arith{
 func init() {
 	alone := *Fast
 	alone.Linear = func(p *Pool, out, x []float32, rows int, w *Matrix) { linearAloneKernel.run(p, out, x, rows, w) }
-	alone.Matmul, alone.ByRow = alone.Linear, true
+	alone.Matmul, alone.Linears, alone.ByRow = alone.Linear, nil, true
 	Fast.Alone = &alone
 }
 

@@ -4,6 +4,7 @@ import "sibyl/precision"
 
 type (
 	linearFunc  = func(p *Pool, out, x []float32, rows int, w *Matrix)
+	linearsFunc = func(p *Pool, x []float32, rows int, products []Product)
 	dotFunc     = func(a, b []float32) float32
 	convFunc    = func(out, w, x []float32)
 	columnsFunc = func(out, w, v []float32, stride int)
@@ -22,6 +23,8 @@ var (
 	linearExactKernel  = define[linearFunc]("linear exact", linearExactGo)
 	linearFastKernel   = define[linearFunc]("linear fast", linearFastGo)
 	linearAloneKernel  = define[linearFunc]("linear fast, rows alone", linearAloneGo)
+	linearsExactKernel = define[linearsFunc]("linear exact, several weights", oneByOneOf(linearExactGo))
+	linearsFastKernel  = define[linearsFunc]("linear fast, several weights", oneByOneOf(linearFastGo))
 	dotExactKernel     = define[dotFunc]("dot exact", dotExactGo)
 	dotFastKernel      = define[dotFunc]("dot fast", dotFastGo)
 	sumExactKernel     = define("sum exact", sumExactGo)
@@ -71,6 +74,15 @@ func linearExact(p *Pool, out, x []float32, rows int, w *Matrix) {
 
 func linearFast(p *Pool, out, x []float32, rows int, w *Matrix) {
 	linearFastKernel.run(p, out, x, rows, w)
+}
+
+// oneByOneOf is linear of each weight by itself.
+func oneByOneOf(linear linearFunc) linearsFunc {
+	return func(p *Pool, x []float32, rows int, products []Product) {
+		for _, o := range products {
+			linear(p, o.Out, x, rows, o.W)
+		}
+	}
 }
 
 func dotExact(a, b []float32) float32 { return dotExactKernel.run(a, b) }

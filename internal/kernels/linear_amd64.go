@@ -13,6 +13,10 @@ func init() {
 	linearExactKernel.add(AVX512, func(p *Pool, out, x []float32, rows int, w *Matrix) {
 		linearExactSIMD(&exactAVX512, p, out, x, rows, w)
 	})
+	linearsFastKernel.add(AVX2, severalFast(&fastAVX2))
+	linearsFastKernel.add(AVX512, severalFast(&fastAVX512))
+	linearsExactKernel.add(AVX2, severalExact(&exactAVX2))
+	linearsExactKernel.add(AVX512, severalExact(&exactAVX512))
 }
 
 var (

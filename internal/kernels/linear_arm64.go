@@ -8,6 +8,8 @@ func init() {
 	linearFastKernel.add(NEON, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearFastSIMD(&fastNEON, p, out, x, rows, w) })
 	linearAloneKernel.add(NEON, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearAloneSIMD(&fastNEON, p, out, x, rows, w) })
 	linearExactKernel.add(NEON, func(p *Pool, out, x []float32, rows int, w *Matrix) { linearExactSIMD(&exactNEON, p, out, x, rows, w) })
+	linearsFastKernel.add(NEON, severalFast(&fastNEON))
+	linearsExactKernel.add(NEON, severalExact(&exactNEON))
 	attendKernel.add(NEON, func(a *Attention) { attendSIMD(&fastNEON, expSumNEON, a) })
 	convFastKernel.add(NEON, convFastSIMD(convFastNEON, 8))
 	widenF16Kernel.add(NEON, widenF16SIMD)

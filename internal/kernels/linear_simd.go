@@ -81,7 +81,12 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 		linearAloneSIMD(g, p, out, x, rows, w)
 		return
 	}
-	n := w.Cols
+	linearsFastSIMD(g, p, x, rows, []Product{{out, w}})
+}
+
+// linearsFast is linearFastSIMD of more than a few tokens with several weights.
+func linearsFastSIMD(g *tiling[float32], p *Pool, x []float32, rows int, products []Product) {
+	n := products[0].W.Cols
 	together := tokenBlock(n, 4)
 	for t0 := 0; t0 < rows; t0 += together {
 		T := min(together, rows-t0)
@@ -93,23 +98,75 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 				g.turn.packTokens(packed.x[t*n:][:width*n], x[t0*n:], n, n, t, T, width)
 			}
 		})
-		p.For((w.Rows+g.stripe-1)/g.stripe, g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := g.newStripe(w, padded)
-			defer s.free()
-			for i := lo; i < hi; i++ {
-				s.start(i * g.stripe)
-				clear(s.y32.x)
-				for j := 0; j < n; j += depth {
-					d := min(depth, n-j)
-					for r := 0; r < s.rows; r += g.rows {
-						s.unpack(r, min(g.rows, s.rows-r), j, d)
-						g.multiply(s, s.y32.x, s.w32.x, packed.x, r, j, d)
+		p.For(g.units(products), g.rows*n*T/simdSpeed, func(lo, hi int) {
+			g.eachStripe(products, padded, lo, hi, func(s *stripe, o Product) func() {
+				return func() {
+					clear(s.y32.x)
+					for j := 0; j < n; j += depth {
+						d := min(depth, n-j)
+						for r := 0; r < s.rows; r += g.rows {
+							s.unpack(r, min(g.rows, s.rows-r), j, d)
+							g.multiply(s, s.y32.x, s.w32.x, packed.x, r, j, d)
+						}
 					}
+					s.write(o.Out[t0*o.W.Rows:], s.y32.x, T)
 				}
-				s.write(out[t0*w.Rows:], s.y32.x, T)
-			}
+			})
 		})
 		scratch32.put(packed)
+	}
+}
+
+// severalFast is several products with one x: by tiles together, of a few tokens one after the other.
+func severalFast(g *tiling[float32]) linearsFunc {
+	return func(p *Pool, x []float32, rows int, products []Product) {
+		if rows > gemvTokensFast {
+			linearsFastSIMD(g, p, x, rows, products)
+			return
+		}
+		for _, o := range products {
+			linearFastSIMD(g, p, o.Out, x, rows, o.W)
+		}
+	}
+}
+
+// severalExact is severalFast of exact products.
+func severalExact(g *tiling[float64]) linearsFunc {
+	return func(p *Pool, x []float32, rows int, products []Product) {
+		if rows > gemvTokensExact {
+			linearsExactSIMD(g, p, x, rows, products)
+			return
+		}
+		for _, o := range products {
+			linearExactSIMD(g, p, o.Out, x, rows, o.W)
+		}
+	}
+}
+
+// units is how many times the rows of a register tile there are in all the weights: what threads share out, so that they end
+// together.
+func (g *tiling[T]) units(products []Product) (all int) {
+	for _, o := range products {
+		all += (o.W.Rows + g.rows - 1) / g.rows
+	}
+	return all
+}
+
+// eachStripe goes through units lo..hi of all the weights together in stripes: begin makes the place for those of a weight,
+// and gives what is called for each stripe once it has started.
+func (g *tiling[T]) eachStripe(products []Product, padded, lo, hi int, begin func(s *stripe, o Product) func()) {
+	for _, o := range products {
+		n := (o.W.Rows + g.rows - 1) / g.rows
+		if first, end := max(lo, 0)*g.rows, min(hi, n)*g.rows; first < end {
+			s := g.newStripe(o.W, padded)
+			each := begin(s, o)
+			for ; first < end; first += g.stripe {
+				s.start(first, min(g.stripe, end-first, o.W.Rows-first))
+				each()
+			}
+			s.free()
+		}
+		lo, hi = lo-n, hi-n
 	}
 }
 
@@ -140,7 +197,16 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 		})
 		return
 	}
-	halves := w.onF16Grid()
+	linearsExactSIMD(g, p, x, rows, []Product{{out, w}})
+}
+
+// linearsExactSIMD is linearExactSIMD of more than a few tokens with several weights.
+func linearsExactSIMD(g *tiling[float64], p *Pool, x []float32, rows int, products []Product) {
+	n := products[0].W.Cols
+	halves := false
+	for _, o := range products {
+		halves = halves || o.W.onF16Grid()
+	}
 	together := tokenBlock(n, 8)
 	for t0 := 0; t0 < rows; t0 += together {
 		T := min(together, rows-t0)
@@ -161,28 +227,31 @@ func linearExactSIMD(g *tiling[float64], p *Pool, out, x []float32, rows int, w 
 				}
 			}
 		})
-		p.For((w.Rows+g.stripe-1)/g.stripe, 2*g.stripe*n*T/simdSpeed, func(lo, hi int) {
-			s := g.newStripe(w, padded)
-			defer s.free()
-			s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.rows*depth)
-			for i := lo; i < hi; i++ {
-				s.start(i * g.stripe)
-				clear(s.y64.x)
-				clear(s.sq)
-				for j := 0; j < n; j += depth {
-					d := min(depth, n-j)
-					for r := 0; r < s.rows; r += g.rows {
-						rows := min(g.rows, s.rows-r)
-						s.unpack(r, rows, j, d)
-						for i := range rows {
-							s.sq[r+i] += widen64(s.w64.x[i*depth:][:d], s.w32.x[i*depth:][:d])
-						}
-						g.multiply(s, s.y64.x, s.w64.x, packed.x, r, j, d)
-					}
+		p.For(g.units(products), 2*g.rows*n*T/simdSpeed, func(lo, hi int) {
+			g.eachStripe(products, padded, lo, hi, func(s *stripe, o Product) func() {
+				s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.rows*depth)
+				below := exact
+				if !o.W.onF16Grid() {
+					below = make([]float64, padded)
 				}
-				s.round(xn, exact, x[t0*n:])
-				s.write(out[t0*w.Rows:], s.y32.x, T)
-			}
+				return func() {
+					clear(s.y64.x)
+					clear(s.sq)
+					for j := 0; j < n; j += depth {
+						d := min(depth, n-j)
+						for r := 0; r < s.rows; r += g.rows {
+							rows := min(g.rows, s.rows-r)
+							s.unpack(r, rows, j, d)
+							for i := range rows {
+								s.sq[r+i] += widen64(s.w64.x[i*depth:][:d], s.w32.x[i*depth:][:d])
+							}
+							g.multiply(s, s.y64.x, s.w64.x, packed.x, r, j, d)
+						}
+					}
+					s.round(xn, below, x[t0*n:])
+					s.write(o.Out[t0*o.W.Rows:], s.y32.x, T)
+				}
+			})
 		})
 		scratch64.put(packed)
 	}
@@ -284,13 +353,13 @@ func (s *stripe) free() {
 	}
 }
 
-// start goes to row first. Where it does not come from the rows before, nobody has asked for these.
-func (s *stripe) start(first int) {
+// start goes to so many rows from row first on. Where it does not come from the rows before, nobody has asked for these.
+func (s *stripe) start(first, rows int) {
 	next, stride := first, s.w.rowStride()
 	if s.rows > 0 && first == s.first+s.rows {
 		next += s.size
 	}
-	s.first, s.rows = first, min(s.size, s.w.Rows-first)
+	s.first, s.rows = first, rows
 	if s.decoded != nil {
 		for r := range s.rows {
 			s.w.Row(s.decoded[r*s.w.Cols:], first+r)

@@ -35,7 +35,7 @@ func Noisy(ar *Arith, name string, c *precision.Contract, step func(op uint32, x
 			move(op, c.At[precision.Linear], y)
 		}
 	}
-	out.Linear, out.Matmul = product(0, ar.Linear), product(16, ar.Matmul)
+	out.Linear, out.Matmul, out.Linears = product(0, ar.Linear), product(16, ar.Matmul), nil
 	out.Dot = func(a, b []float32) float32 { return one(1, c.At[precision.Score], ar.Dot(a, b)) }
 	out.Conv = func(y, w, x []float32) { ar.Conv(y, w, x); move(2, c.At[precision.ConvSum], y) }
 	out.Sum = func(x []float32) float32 { return one(3, c.At[precision.L2Sum], ar.Sum(x)) }

@@ -67,9 +67,7 @@ func (p *Pool) For(n, work int, f func(lo, hi int)) {
 		}
 		return
 	}
-	// Four ranges a thread even out a busy machine; the last of each is cut in four once more, so that threads end together.
-	step := min(whole, max(1, (n+4*threads-1)/(4*threads)))
-	l := &loop{p: p, f: f, n: n, step: step, late: n - threads*step, idle: make(chan struct{}, 1)}
+	l := &loop{p: p, f: f, n: n, share: 4 * threads, least: min(whole, minWork/max(1, work)+1), most: whole, idle: make(chan struct{}, 1)}
 	crew.offer(l, threads-1)
 	l.run()
 	l.finish()
@@ -79,12 +77,15 @@ func (p *Pool) For(n, work int, f func(lo, hi int)) {
 type loop struct {
 	p       *Pool
 	f       func(lo, hi int)
-	n, step int
-	late    int // from here on ranges are short
+	n       int
 	next    atomic.Int64
 	helpers atomic.Int64 // those inside run, and closed once the caller takes no more
 	idle    chan struct{}
 	failed  atomic.Pointer[any] // the first panic
+
+	// A range is a share'th of what is left, at least and at most so much: ranges get shorter, so that a busy machine is evened out
+	// and threads end together.
+	share, least, most int
 }
 
 const closed = 1 << 32
@@ -111,13 +112,11 @@ func (l *loop) run() {
 // take gives the next range; lo is n when there is none.
 func (l *loop) take() (lo, hi int) {
 	for {
-		lo, step := int(l.next.Load()), l.step
+		lo := int(l.next.Load())
 		if lo >= l.n {
 			return l.n, l.n
 		}
-		if lo >= l.late {
-			step = max(1, step/4)
-		}
+		step := min(max((l.n-lo+l.share-1)/l.share, l.least), l.most)
 		if hi = min(l.n, lo+step); l.next.CompareAndSwap(int64(lo), int64(hi)) {
 			return lo, hi
 		}

@@ -94,6 +94,14 @@ func (b *Batch) ByRow(n, rows int, f func(lo, hi int)) {
 	}
 }
 
+// Linears is the products of x with several weights of one width, rounded as c says for precision.Linear.
+func (b *Batch) Linears(c *precision.Contract, x []float32, products ...kernels.Product) {
+	b.Arith.Products(b.Pool, x, b.Rows, products...)
+	for _, o := range products {
+		b.Round(c, precision.Linear, o.Out)
+	}
+}
+
 // Round rounds x in place as c says for p.
 func (b *Batch) Round(c *precision.Contract, p precision.Point, x []float32) {
 	if c.At[p] != precision.F32 {
