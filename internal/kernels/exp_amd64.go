@@ -10,13 +10,15 @@ func init() {
 		asm         func(dst, x *float32, n int) int
 		avx2        func(dst, x *float32, n int) int
 		avx512      func(dst, x *float32, n int) int
+		asm512      func(dst, x *float32, n int) int
 		one         func(float32) float32
 	}{
-		{expExactKernel, expFastKernel, expWhole, expFastAVX2, expFastAVX512, precision.ExpR32},
-		{sigmoidExactKernel, sigmoidFastKernel, sigmoidWhole, sigmoidFastAVX2, sigmoidFastAVX512, precision.SigmoidR32},
-		{siluExactKernel, siluFastKernel, siluWhole, siluFastAVX2, siluFastAVX512, precision.SiLUR32},
+		{expExactKernel, expFastKernel, expWhole, expFastAVX2, expFastAVX512, expExactAVX512, precision.ExpR32},
+		{sigmoidExactKernel, sigmoidFastKernel, sigmoidWhole, sigmoidFastAVX2, sigmoidFastAVX512, sigmoidExactAVX512, precision.SigmoidR32},
+		{siluExactKernel, siluFastKernel, siluWhole, siluFastAVX2, siluFastAVX512, siluExactAVX512, precision.SiLUR32},
 	} {
 		k.exact.add(AVX2, mapSIMD(k.asm, 4, k.one))
+		k.exact.add(AVX512, mapSIMD(k.asm512, 8, k.one))
 		k.fast.add(AVX2, mapSIMD(k.avx2, 8, k.one))
 		k.fast.add(AVX512, mapSIMD(k.avx512, 16, k.one))
 	}

@@ -21,9 +21,9 @@ func init() {
 
 var (
 	fastAVX2    = tiling[float32]{rows: 6, stripe: 24, lanes: 16, tile: tile32, quick: quickAVX2}
-	exactAVX2   = tiling[float64]{rows: 6, stripe: 24, lanes: 8, tile: tile64, quickExact: exactQuickAVX2}
+	exactAVX2   = tiling[float64]{rows: 6, stripe: 24, lanes: 8, widen: widens{8, widenWhole}, tile: tile64, quickExact: exactQuickAVX2}
 	fastAVX512  = tiling[float32]{rows: 12, stripe: 48, lanes: 32, wide: unpacksAVX512, turn: transpose16, tile: tile32x32, half: tile32x16, quick: quickAVX512}
-	exactAVX512 = tiling[float64]{rows: 12, stripe: 48, lanes: 16, wide: unpacksAVX512, turn: transpose16, tile: tile64x16, half: tile64x8, quickExact: exactFewAVX512}
+	exactAVX512 = tiling[float64]{rows: 12, stripe: 48, lanes: 16, wide: unpacksAVX512, turn: transpose16, widen: widens{16, widenAVX512}, tile: tile64x16, half: tile64x8, quickExact: exactFewAVX512}
 )
 
 var unpacksAVX512 = map[*rowsKernel]func(a *byte){rowsF32: unpackF32AVX512, rowsF16: unpackF16AVX512, rowsBF16: unpackBF16AVX512,

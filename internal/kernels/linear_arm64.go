@@ -22,7 +22,7 @@ const simdLevel = NEON
 // 24 accumulators of 16 bytes, six rows' next columns and two registers of tokens are all 32 registers (gen/neon/tile.go).
 var (
 	fastNEON  = tiling[float32]{rows: 6, stripe: 24, lanes: 16, tile: tile32NEON}
-	exactNEON = tiling[float64]{rows: 6, stripe: 24, lanes: 8, tile: tile64NEON}
+	exactNEON = tiling[float64]{rows: 6, stripe: 24, lanes: 8, widen: widens{8, widenWhole}, tile: tile64NEON}
 )
 
 func roundF16NEON(x []float32) {

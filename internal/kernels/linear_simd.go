@@ -34,6 +34,7 @@ type tiling[T float32 | float64] struct {
 	lanes  int                           // tokens of a register tile
 	wide   map[*rowsKernel]func(a *byte) // what unpacks with wider registers
 	turn   turn16
+	widen  widens
 	tile   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte)
 	half   func(y *T, ldy int, w *T, ldw int, x *T, k int, ahead *byte) // of lanes/2 tokens; nil if there is none
 	// quick is the fast product of a few tokens where the stored form has a way of its own; nil if none has.
@@ -218,7 +219,7 @@ func linearsExactSIMD(g *tiling[float64], p *Pool, x []float32, rows int, produc
 			for t := lo * g.lanes; t < min(hi*g.lanes, padded); t += g.lanes {
 				width := g.width(t, padded)
 				g.turn.packTokens(narrow.x[:width*n], x[t0*n:], n, n, t, T, width)
-				widenWhole(&packed.x[t*n], &narrow.x[0], width*n)
+				g.widen.run(packed.x[t*n:][:width*n], narrow.x[:width*n])
 			}
 			for t := lo * g.lanes; t < min(hi*g.lanes, T); t++ {
 				xn[t] = norm2of(x[(t0+t)*n:][:n])
@@ -243,7 +244,7 @@ func linearsExactSIMD(g *tiling[float64], p *Pool, x []float32, rows int, produc
 							rows := min(g.rows, s.rows-r)
 							s.unpack(r, rows, j, d)
 							for i := range rows {
-								s.sq[r+i] += widen64(s.w64.x[i*depth:][:d], s.w32.x[i*depth:][:d])
+								s.sq[r+i] += g.widen.run(s.w64.x[i*depth:][:d], s.w32.x[i*depth:][:d])
 							}
 							g.multiply(s, s.y64.x, s.w64.x, packed.x, r, j, d)
 						}
@@ -436,8 +437,9 @@ func exactBelow(x []float32) float64 {
 func (s *stripe) round(xn, exact []float64, x []float32) {
 	n := s.w.Cols
 	bound := float64(depth+n/depth+4) * 0x1p-53
-	var row []float32
+	var row *lent[float32]
 	for r := range s.rows {
+		have := false
 		wn := norm(s.sq[r])
 		u := wn * bound
 		y, dst := s.y64.x[r*s.tokens:][:s.tokens], s.y32.x[r*s.tokens:][:s.tokens]
@@ -450,16 +452,75 @@ func (s *stripe) round(xn, exact []float64, x []float32) {
 				}
 				if !ok {
 					if row == nil {
-						row = make([]float32, n)
+						row = scratch32.get(n)
 					}
-					s.w.Row(row, s.first+r)
-					xt := x[t*n:][:n]
-					v = precision.SumTerms(n, func(i int) float64 { return float64(row[i]) * float64(xt[i]) }, 1)
+					if !have {
+						s.row(row.x, r)
+						have = true
+					}
+					v = sumProducts(row.x, x[t*n:][:n], wn*xn[t])
 				}
 				dst[t] = v
 			}
 		}
 	}
+	if row != nil {
+		scratch32.put(row)
+	}
+}
+
+// row writes the stripe's row r to dst [w.Cols], as unpack gives it.
+func (s *stripe) row(dst []float32, r int) {
+	n := s.w.Cols
+	if s.decoded != nil {
+		copy(dst, s.decoded[r*n:][:n])
+		return
+	}
+	whole := n / s.k.step * s.k.step
+	if whole > 0 {
+		s.args.ahead = 0
+		s.args.point(s.w, s.first+r, 0, whole)
+		s.args.dst, s.args.dstStride, s.args.rows = unsafe.Pointer(&dst[0]), 4*n, 1
+		s.args.call(s.unpacks)
+	}
+	if whole < n {
+		s.w.tail(dst[whole:], s.first+r, whole)
+	}
+}
+
+// sumProducts is sum a[i]*b[i], rounded once; abs bounds sum |a[i]*b[i]|. Products are exact in float64; four chains keep what each
+// of their sums lost. Ogita, Rump, Oishi 2005: together they err by less than (n u)^2 abs, the result besides by u of itself, u = 2^-53.
+func sumProducts(a, b []float32, abs float64) float32 {
+	var s, c [4]float64
+	n := len(a)
+	b = b[:n]
+	i := 0
+	for ; i+3 < n; i += 4 {
+		p, q := a[i:i+4:i+4], b[i:i+4:i+4]
+		s[0], c[0] = addLost(s[0], c[0], float64(p[0])*float64(q[0]))
+		s[1], c[1] = addLost(s[1], c[1], float64(p[1])*float64(q[1]))
+		s[2], c[2] = addLost(s[2], c[2], float64(p[2])*float64(q[2]))
+		s[3], c[3] = addLost(s[3], c[3], float64(p[3])*float64(q[3]))
+	}
+	for ; i < n; i++ {
+		s[0], c[0] = addLost(s[0], c[0], float64(a[i])*float64(b[i]))
+	}
+	sum, lost := s[0], c[0]
+	for j := 1; j < 4; j++ {
+		sum, lost = addLost(sum, lost+c[j], s[j])
+	}
+	y, nu := sum+lost, float64(n+8)*0x1p-53
+	if r, ok := precision.Near(y, math.Abs(y)*0x1p-51+2*nu*nu*abs); ok {
+		return r
+	}
+	return precision.SumTerms(n, func(i int) float64 { return float64(a[i]) * float64(b[i]) }, 1)
+}
+
+// addLost is s+t, and lost with what that sum lost (Knuth's two-sum).
+func addLost(s, lost, t float64) (sum, all float64) {
+	sum = s + t
+	z := sum - s
+	return sum, lost + ((s - (sum - z)) + (t - z))
 }
 
 // write turns y [rows, tokens] into out [T, w.Rows].

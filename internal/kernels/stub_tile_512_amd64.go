@@ -36,3 +36,8 @@ func tile64x8(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead
 //
 //go:noescape
 func transpose16(dst *float32, ldd int, src *float32, lds int, n int)
+
+// widenAVX512: dst[i] = src[i] for i < n, n a multiple of 16; the result is the sum of src[i]*src[i] in 16 chains.
+//
+//go:noescape
+func widenAVX512(dst *float64, src *float32, n int) float64

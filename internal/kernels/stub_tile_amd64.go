@@ -23,7 +23,7 @@ func tile64(y *float64, ldy int, w *float64, ldw int, x *float64, k int, ahead *
 //go:noescape
 func transpose8(dst *float32, ldd int, src *float32, lds int)
 
-// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
+// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in 8 chains.
 //
 //go:noescape
 func widenWhole(dst *float64, src *float32, n int) float64

@@ -1236,3 +1236,38 @@ loop:
 done:
 	VZEROUPPER
 	RET
+
+// func widenAVX512(dst *float64, src *float32, n int) float64
+// Requires: AVX, AVX512DQ, AVX512F, SSE2
+TEXT ·widenAVX512(SB), NOSPLIT, $0-32
+	// widenAVX512: dst[i] = src[i] for i < n, n a multiple of 16; the result is the sum of src[i]*src[i] in 16 chains.
+	MOVQ   dst+0(FP), AX
+	MOVQ   src+8(FP), CX
+	MOVQ   n+16(FP), DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+loop:
+	CMPQ        DX, $0x10
+	JL          done
+	VCVTPS2PD   (CX), Z2
+	VMOVUPD     Z2, (AX)
+	VFMADD231PD Z2, Z2, Z0
+	VCVTPS2PD   32(CX), Z2
+	VMOVUPD     Z2, 64(AX)
+	VFMADD231PD Z2, Z2, Z1
+	ADDQ        $0x40, CX
+	ADDQ        $0x00000080, AX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+done:
+	VADDPD        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VADDPD        Y1, Y0, Y1
+	VEXTRACTF128  $0x01, Y1, X0
+	VADDPD        X0, X1, X0
+	VHADDPD       X0, X0, X0
+	MOVSD         X0, ret+24(FP)
+	VZEROUPPER
+	RET

@@ -437,7 +437,7 @@ TEXT ·transpose8(SB), NOSPLIT, $0-32
 // func widenWhole(dst *float64, src *float32, n int) float64
 // Requires: AVX, FMA3, SSE2
 TEXT ·widenWhole(SB), NOSPLIT, $0-32
-	// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.
+	// widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in 8 chains.
 	MOVQ   dst+0(FP), AX
 	MOVQ   src+8(FP), CX
 	MOVQ   n+16(FP), DX
@@ -454,7 +454,7 @@ loop:
 	VMOVUPD     Y2, 32(AX)
 	VFMADD231PD Y2, Y2, Y1
 	ADDQ        $0x20, CX
-	ADDQ        $0x40, AX
+	ADDQ        $0x00000040, AX
 	SUBQ        $0x08, DX
 	JMP         loop
 

@@ -18,6 +18,23 @@ func widen64(dst []float64, x []float32) (sq float64) {
 	return sq
 }
 
+// widens is widen64 by an assembly for multiples of so many numbers.
+type widens struct {
+	step int
+	asm  func(dst *float64, src *float32, n int) float64
+}
+
+func (w widens) run(dst []float64, x []float32) (sq float64) {
+	whole := len(x) / w.step * w.step
+	if whole > 0 {
+		sq = w.asm(&dst[0], &x[0], whole)
+	}
+	if whole < len(x) {
+		sq += widen64(dst[whole:], x[whole:])
+	}
+	return sq
+}
+
 // norm is a bound on |x| from a float64 sum of its squares, none of which underflows: the slack covers the sum's own
 // rounding.
 func norm(sq float64) float64 { return math.Sqrt(sq) * (1 + 0x1p-20) }

@@ -126,20 +126,20 @@ func stopAbove(v, t reg.VecVirtual) {
 
 // expKind is a function of e^x or e^-x: finish turns e (in y) and x into its value, in float64.
 type expKind struct {
-	name, doc string
-	negate    bool
-	finish    func(x, y reg.VecVirtual)
+	name, name512, doc string
+	negate             bool
+	finish             func(x, y reg.VecVirtual)
 }
 
 var expKinds = []expKind{
-	{"expWhole", "e^x", false, func(x, y reg.VecVirtual) {}},
-	{"sigmoidWhole", "1/(1+e^-x)", true, func(x, y reg.VecVirtual) {
+	{"expWhole", "expExactAVX512", "e^x", false, func(x, y reg.VecVirtual) {}},
+	{"sigmoidWhole", "sigmoidExactAVX512", "1/(1+e^-x)", true, func(x, y reg.VecVirtual) {
 		one := YMM()
 		VMOVUPD(oneAnd(), one)
 		VADDPD(one, y, y)
 		VDIVPD(y, one, y)
 	}},
-	{"siluWhole", "x/(1+e^-x)", true, func(x, y reg.VecVirtual) {
+	{"siluWhole", "siluExactAVX512", "x/(1+e^-x)", true, func(x, y reg.VecVirtual) {
 		VADDPD(oneAnd(), y, y)
 		VDIVPD(y, x, y)
 	}},

@@ -34,6 +34,7 @@ var files = map[string]func(){
 	"wide_512":       wide512,
 	"exp":            exps,
 	"logsum_512":     logSum,
+	"exp_exact_512":  func() { each(expKinds, expRounded512) },
 	"round":          rounds,
 	"processor":      processor,
 	"unpack":         func() { each(formats, func(f format) { unpack(f, ymm) }) },
@@ -100,7 +101,7 @@ func tiles() {
 		t.typed().emit()
 	}
 	transpose8()
-	widen()
+	widen(ymm, "widenWhole")
 	round64()
 }
 
@@ -115,6 +116,7 @@ func tiles512() {
 		t.typed().emit()
 	}
 	transpose16()
+	widen(zmm, "widenAVX512")
 }
 
 // typed is t with the instructions of its numbers.

@@ -221,28 +221,35 @@ func transpose16() {
 }
 
 // widen turns float32 into float64 and sums their squares.
-func widen() {
-	TEXT("widenWhole", NOSPLIT, "func(dst *float64, src *float32, n int) float64")
-	describe("widenWhole: dst[i] = src[i] for i < n, n a multiple of 8; the result is the sum of src[i]*src[i] in eight chains.")
+func widen(v width, name string) {
+	TEXT(name, NOSPLIT, "func(dst *float64, src *float32, n int) float64")
+	describe(fmt.Sprintf("%s: dst[i] = src[i] for i < n, n a multiple of %d; the result is the sum of src[i]*src[i] in %[2]d chains.", name, v.floats()))
 	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
-	sq := accumulators(2)
+	sq := v.zeros(2)
 	Label("loop")
-	CMPQ(n, U8(8))
+	CMPQ(n, U8(v.floats()))
 	JL(LabelRef("done"))
-	for h := range 2 {
-		d := YMM()
-		VCVTPS2PD(Mem{Base: src, Disp: 16 * h}, d)
-		VMOVUPD(d, Mem{Base: dst, Disp: 32 * h})
+	for h := range sq {
+		d := v.reg()
+		VCVTPS2PD(Mem{Base: src, Disp: v.bytes / 2 * h}, d)
+		VMOVUPD(d, Mem{Base: dst, Disp: v.bytes * h})
 		VFMADD231PD(d, d, sq[h])
 	}
-	ADDQ(U8(32), src)
-	ADDQ(U8(64), dst)
-	SUBQ(U8(8), n)
+	ADDQ(U8(v.bytes), src)
+	ADDQ(U32(2*v.bytes), dst)
+	SUBQ(U8(v.floats()), n)
 	JMP(LabelRef("loop"))
 	Label("done")
 	VADDPD(sq[1], sq[0], sq[0])
+	sum := sq[0]
+	if v.bytes == 64 {
+		half := YMM()
+		VEXTRACTF64X4(U8(1), sum, half)
+		VADDPD(half, sum.AsY(), half)
+		sum = half
+	}
 	h := XMM()
-	lanes64(sq[0], h)
+	lanes64(sum, h)
 	Store(h, ReturnIndex(0))
 	VZEROUPPER()
 	RET()

@@ -1,0 +1,5 @@
+//go:build !noasm
+
+package kernels
+
+func eachExactTiling(f func(g *tiling[float64])) { f(&exactNEON) }
