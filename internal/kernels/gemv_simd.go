@@ -249,9 +249,10 @@ func (t *token) round(s, most, u float64, w *Matrix, o int) float32 {
 	if most < t.exact {
 		return float32(s)
 	}
-	row := make([]float32, w.Cols) // decided term by term
-	w.Row(row, o)
-	return dotExactGo(row, t.x)
+	row := scratch32.get(w.Cols)
+	defer scratch32.put(row)
+	w.Row(row.x, o)
+	return decide(row.x, t.x)
 }
 
 // addTail adds the last products, squares and magnitudes of a row.

@@ -458,7 +458,7 @@ func (s *stripe) round(xn, exact []float64, x []float32) {
 						s.row(row.x, r)
 						have = true
 					}
-					v = sumProducts(row.x, x[t*n:][:n], wn*xn[t])
+					v = decide(row.x, x[t*n:][:n])
 				}
 				dst[t] = v
 			}
@@ -486,41 +486,6 @@ func (s *stripe) row(dst []float32, r int) {
 	if whole < n {
 		s.w.tail(dst[whole:], s.first+r, whole)
 	}
-}
-
-// sumProducts is sum a[i]*b[i], rounded once; abs bounds sum |a[i]*b[i]|. Products are exact in float64; four chains keep what each
-// of their sums lost. Ogita, Rump, Oishi 2005: together they err by less than (n u)^2 abs, the result besides by u of itself, u = 2^-53.
-func sumProducts(a, b []float32, abs float64) float32 {
-	var s, c [4]float64
-	n := len(a)
-	b = b[:n]
-	i := 0
-	for ; i+3 < n; i += 4 {
-		p, q := a[i:i+4:i+4], b[i:i+4:i+4]
-		s[0], c[0] = addLost(s[0], c[0], float64(p[0])*float64(q[0]))
-		s[1], c[1] = addLost(s[1], c[1], float64(p[1])*float64(q[1]))
-		s[2], c[2] = addLost(s[2], c[2], float64(p[2])*float64(q[2]))
-		s[3], c[3] = addLost(s[3], c[3], float64(p[3])*float64(q[3]))
-	}
-	for ; i < n; i++ {
-		s[0], c[0] = addLost(s[0], c[0], float64(a[i])*float64(b[i]))
-	}
-	sum, lost := s[0], c[0]
-	for j := 1; j < 4; j++ {
-		sum, lost = addLost(sum, lost+c[j], s[j])
-	}
-	y, nu := sum+lost, float64(n+8)*0x1p-53
-	if r, ok := precision.Near(y, math.Abs(y)*0x1p-51+2*nu*nu*abs); ok {
-		return r
-	}
-	return precision.SumTerms(n, func(i int) float64 { return float64(a[i]) * float64(b[i]) }, 1)
-}
-
-// addLost is s+t, and lost with what that sum lost (Knuth's two-sum).
-func addLost(s, lost, t float64) (sum, all float64) {
-	sum = s + t
-	z := sum - s
-	return sum, lost + ((s - (sum - z)) + (t - z))
 }
 
 // write turns y [rows, tokens] into out [T, w.Rows].

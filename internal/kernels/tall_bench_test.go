@@ -30,3 +30,15 @@ func BenchmarkTall(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkDecide is a sum that float64 does not decide, and all of its definition.
+func BenchmarkDecide(b *testing.B) {
+	w, x := benchVector(2048), benchVector(2048)
+	for name, f := range map[string]func(w, x []float32) float32{"decide": decide, "dot": dotExactGo} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				f(w, x)
+			}
+		})
+	}
+}

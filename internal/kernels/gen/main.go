@@ -24,6 +24,7 @@ var files = map[string]func(){
 		each(plain(), rowsAhead)
 	},
 	"rows_exact":     exact,
+	"compensated":    compensated,
 	"pair_512":       func() { each(pairs, pair.emit) },
 	"nibble_512":     func() { each(nibbles, nibble.emit) },
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
