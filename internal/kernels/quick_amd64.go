@@ -214,7 +214,7 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 // rowsKernel; no weight of the others is larger than 128 times their largest scale. x is the tokens' by exactOrder.
 func gemvExactQuick(run func(a *byte), out []float32, tokens []token, x []float64, w *Matrix, lo, hi int) {
 	n, N, per := w.Cols, w.Rows, w.Cols/blockSize
-	batch := max(1, scalesAtOnce/per)
+	batch := min(max(1, scalesAtOnce/per), pairRows)
 	places := batch*per + 16
 	mem, sums := scratch32.get(2*places), scratch64.get(batch)
 	defer scratch32.put(mem)
@@ -236,9 +236,10 @@ func gemvExactQuick(run func(a *byte), out []float32, tokens []token, x []float6
 			tok := &tokens[t]
 			a.x = unsafe.Pointer(&x[t*n])
 			a.call(run)
-			for r, s := range sums.x[:last-first] {
-				out[t*N+first+r] = tok.round(s, largest*tok.one, rowsBound(n), w, first+r)
-			}
+			abs, u := largest*tok.one, rowsBound(n)
+			roundRows(out[t*N+first:t*N+last], sums.x, abs*u, func(r int) {
+				out[t*N+first+r] = tok.round(sums.x[r], abs, u, w, first+r)
+			})
 		}
 	}
 }
