@@ -40,6 +40,16 @@ type nibbleToken struct {
 	one  float64
 }
 
+// exactNibbles writes x as float64, of every 16 the even columns before the odd ones; x is whole blocks.
+func exactNibbles(dst []float64, x []float32) {
+	for i := 0; i < len(x); i += 16 {
+		y, z := x[i:][:16], dst[i:][:16]
+		for j := range 8 {
+			z[j], z[8+j] = float64(y[2*j]), float64(y[2*j+1])
+		}
+	}
+}
+
 // linearNibbles is the exact product of a few tokens, if the stored form has a kernel.
 func linearNibbles(p *Pool, out []float32, tokens []token, w *Matrix) bool {
 	k := w.nibble()
@@ -80,7 +90,7 @@ func gemvNibbles(k *nibbleKernel, out []float32, tokens []token, own []nibbleTok
 	mem, sums := scratch32.get(3*places), scratch64.get(batch)
 	defer scratch32.put(mem)
 	defer scratch64.put(sums)
-	q := quickRows{mem.x[:places], mem.x[places : 2*places], mem.x[2*places:]}
+	q := quickRows{scale: mem.x[:places], low: mem.x[places : 2*places], off: mem.x[2*places:]}
 	var a rowsArgs
 	a.table, a.dst = unsafe.Pointer(unsafe.SliceData(k.table())), unsafe.Pointer(&sums.x[0])
 	for first := lo; first < hi; first += batch {

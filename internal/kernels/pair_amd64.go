@@ -86,13 +86,7 @@ func linearPair(p *Pool, out []float32, tokens []token, w *Matrix) bool {
 	tok, n := &tokens[0], w.Cols
 	tok.prepare(w.rowsKernel())
 	q := &pairProduct{k: k, w: w, tokens: tokens, x: tok.x}
-	var sq, top float32
-	for _, v := range q.x {
-		sq += v * v
-		top = max(top, v, -v)
-	}
-	// Sixteen of a lane, twice as many to be safe, and the largest.
-	q.spread = math.Sqrt(32*float64(sq)/float64(n) + float64(top)*float64(top))
+	q.spread = tok.spread()
 	if k.order {
 		mem := scratch32.get(n)
 		defer scratch32.put(mem)
@@ -104,6 +98,22 @@ func linearPair(p *Pool, out []float32, tokens []token, w *Matrix) bool {
 		q.rows(out, group*lo, min(group*hi, w.Rows))
 	})
 	return true
+}
+
+// spread is about what the x of a lane add up to, in units of a weight: sixteen, twice as many to be safe, and the largest.
+func (t *token) spread() float64 {
+	const sign = 1 << 31
+	var a, b, c, d uint32
+	x := t.x[:len(t.x)&^3]
+	for i := 0; i+4 <= len(x); i += 4 {
+		y := x[i : i+4 : i+4]
+		a = max(a, math.Float32bits(y[0])&^sign)
+		b = max(b, math.Float32bits(y[1])&^sign)
+		c = max(c, math.Float32bits(y[2])&^sign)
+		d = max(d, math.Float32bits(y[3])&^sign)
+	}
+	top := float64(math.Float32frombits(max(a, b, c, d)))
+	return math.Sqrt(32*t.two*t.two/float64(len(t.x)) + top*top)
 }
 
 // rows is out[lo..hi].
@@ -204,5 +214,5 @@ func (m *Matrix) sample(dst []float32, o, j int) {
 }
 
 func exactFewAVX512(p *Pool, out []float32, tokens []token, w *Matrix) bool {
-	return linearPair(p, out, tokens, w) || linearNibbles(p, out, tokens, w) || exactQuickAVX512(p, out, tokens, w)
+	return linearPair(p, out, tokens, w) || linearPairBlocks(p, out, tokens, w) || linearNibbles(p, out, tokens, w) || exactQuickAVX512(p, out, tokens, w)
 }

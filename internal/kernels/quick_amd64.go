@@ -74,7 +74,11 @@ func (m *Matrix) quick(wide bool) *quickKernel {
 }
 
 // quickRows is a worker's place for the scales of some rows, four bytes a block.
-type quickRows struct{ scale, low, off []float32 }
+type quickRows struct {
+	scale, low, off []float32
+	// Where there are minvals, the bits of the largest scale and minval, without sign.
+	mostScale, mostLow uint32
+}
 
 // widened runs a loop that takes scales by sixteen over all of them: the last ones come from a copy. It gives the loop the
 // place of the first.
@@ -113,11 +117,11 @@ func mantissaF16(q *quickRows, scale, _ []byte) (least, most uint32) {
 
 // mantissaBF16: a minval that is too large counts as such a scale.
 func mantissaBF16(q *quickRows, scale, low []byte) (least, most uint32) {
-	_, most = widened(low, func(at int, src *byte, n int) (least, most uint32) { return widenBF16(&q.low[at], src, n) })
-	least, m := widened(scale, func(at int, src *byte, n int) (least, most uint32) {
+	_, q.mostLow = widened(low, func(at int, src *byte, n int) (least, most uint32) { return widenBF16(&q.low[at], src, n) })
+	least, q.mostScale = widened(scale, func(at int, src *byte, n int) (least, most uint32) {
 		return splitBF16(&q.scale[at], &q.off[at], src, n)
 	})
-	return least, max(most, m)
+	return least, max(q.mostScale, q.mostLow)
 }
 
 // tableF16 holds R16(q*s) for the scales 1 <= s < 2, in the order of their mantissas, sixteen q each as the nibble counts.
@@ -171,7 +175,7 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 	places := batch*per + 16
 	mem := scratch32.get(3 * places)
 	defer scratch32.put(mem)
-	q := quickRows{mem.x[:places], mem.x[places : 2*places], mem.x[2*places:]}
+	q := quickRows{scale: mem.x[:places], low: mem.x[places : 2*places], off: mem.x[2*places:]}
 	var a rowsArgs
 	if k.table != nil {
 		a.table = unsafe.Pointer(unsafe.SliceData(k.table()))

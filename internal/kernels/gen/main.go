@@ -26,6 +26,7 @@ var files = map[string]func(){
 	"rows_exact":     exact,
 	"compensated":    compensated,
 	"pair_512":       func() { each(pairs, pair.emit) },
+	"pair_block_512": func() { each(pairQs, pairQ.emit) },
 	"nibble_512":     func() { each(nibbles, nibble.emit) },
 	"rows_exact_int": func() { each(rounded(), rowsExact) },
 	"tile":           tiles,

@@ -125,21 +125,7 @@ func (p pair) emit() {
 	ADDQ(U32(64*p.bits/8), q)
 	SUBQ(U8(64), m)
 	JNE(LabelRef("loop"))
-	// h less c is a number of units of c's last place, of which four sums lie below 2^(k+1): exact
-	for i := range 4 {
-		VSUBPS(c, h[i], h[i])
-	}
-	for _, s := range [][]reg.VecVirtual{h, l} {
-		VADDPS(s[1], s[0], s[0])
-		VADDPS(s[3], s[2], s[2])
-		VADDPS(s[2], s[0], s[0])
-		lo, hi, y := ZMM(), ZMM(), YMM()
-		VCVTPS2PD(s[0].AsY(), lo)
-		VEXTRACTF32X8(U8(1), s[0], y)
-		VCVTPS2PD(y, hi)
-		VADDPD(lo, sum[0], sum[0])
-		VADDPD(hi, sum[1], sum[1])
-	}
+	joinPairs(c, h, l, sum)
 	TESTQ(n, n)
 	JNE(LabelRef("block"))
 	VADDPD(sum[1], sum[0], sum[0])
@@ -165,6 +151,33 @@ func (p pair) emit() {
 		p.columns(q, x, v, upper, grid, c, h, l, left)
 		JMP(LabelRef("next"))
 	}
+}
+
+// joinPairs adds the pairs to two sums of float64. h less c is a number of units of c's last place, of which four sums lie below
+// 2^(k+1): exact.
+func joinPairs(c reg.VecVirtual, h, l, sum []reg.VecVirtual) {
+	for i := range h {
+		VSUBPS(c, h[i], h[i])
+	}
+	for i := 0; i < len(h); i += 4 {
+		join64(h[i:i+4], sum)
+	}
+	join64(l, sum)
+}
+
+// join64 adds all of s, a power of two of them, to two sums of float64.
+func join64(s, sum []reg.VecVirtual) {
+	for step := 1; step < len(s); step *= 2 {
+		for i := 0; i < len(s); i += 2 * step {
+			VADDPS(s[i+step], s[i], s[i])
+		}
+	}
+	lo, hi, y := ZMM(), ZMM(), YMM()
+	VCVTPS2PD(s[0].AsY(), lo)
+	VEXTRACTF32X8(U8(1), s[0], y)
+	VCVTPS2PD(y, hi)
+	VADDPD(lo, sum[0], sum[0])
+	VADDPD(hi, sum[1], sum[1])
 }
 
 // columns adds 64 columns, of weights at q or in v; grid, if there is one, rounds them to binary16.

@@ -494,45 +494,49 @@ func roundU4(zmm bool) quick {
 		},
 		row: func(k *quickWalk) []func() {
 			t, lookup := k.lookup()
-			var c []reg.VecVirtual
-			for range t {
-				c = append(c, k.vec())
-			}
+			head := append([]func(){lookup}, k.addMin(t)...)
 			p, steps := k.looked(t)
-			head := []func(){
-				lookup,
-				func() {
-					s, low := k.all(k.s), k.all(k.m)
-					for _, y := range t {
-						VFMADD213PS(low, s, y)
-					}
-				},
-				func() {
-					for i, y := range t {
-						if k.zmm {
-							VPANDD(k.c[1], y, c[i])
-						} else {
-							VANDPS(k.c[1], y, c[i])
-						}
-					}
-				},
-				func() {
-					for i, y := range t {
-						VFMADD231PS(k.c[0], c[i], y)
-					}
-				},
-				func() {
-					for i, y := range t {
-						VFNMADD231PS(k.c[0], c[i], y)
-					}
-				},
-			}
 			return append(append(head, steps...), func() { VADDPS(p, k.sum(0), k.sum(0)) })
 		}}
 	if zmm {
 		q.name = "quickRoundU4x16"
 	}
 	return q
+}
+
+// addMin makes a block's table of B(q*s), without the scale's power of two, its weights: scaled, a minval added, rounded to bf16.
+func (k *quickWalk) addMin(t []reg.VecVirtual) []func() {
+	var c []reg.VecVirtual
+	for range t {
+		c = append(c, k.vec())
+	}
+	return []func(){
+		func() {
+			s, low := k.all(k.s), k.all(k.m)
+			for _, y := range t {
+				VFMADD213PS(low, s, y)
+			}
+		},
+		func() {
+			for i, y := range t {
+				if k.zmm {
+					VPANDD(k.c[1], y, c[i])
+				} else {
+					VANDPS(k.c[1], y, c[i])
+				}
+			}
+		},
+		func() {
+			for i, y := range t {
+				VFMADD231PS(k.c[0], c[i], y)
+			}
+		},
+		func() {
+			for i, y := range t {
+				VFNMADD231PS(k.c[0], c[i], y)
+			}
+		},
+	}
 }
 
 // prepares emits the loops that widen scales: sixteen a round.
