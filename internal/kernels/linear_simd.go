@@ -418,19 +418,28 @@ func (m *Matrix) onF16Grid() bool {
 // float64: 2^53 times the unit that the products are multiples of, which is 2^-24 times that of x. It is 0, never true, where x
 // is not of fp16's grid. What lies half way between two float32, as sums of few bits often do, then needs no second look.
 func exactBelow(x []float32) float64 {
-	var all uint64
+	const none = 1000
+	least := none // the exponent of the last bit that is set, of any x
 	for _, v := range x {
-		s := math.Abs(float64(v)) * 0x1p24
-		i := uint64(s)
-		if !(s < 0x1p62) || float64(i) != s {
+		b := math.Float32bits(v) &^ (1 << 31)
+		if b == 0 {
+			continue
+		}
+		e := int(b >> 23)
+		if e > 127+37 || e == 0 { // 2^38 and above, infinite, NaN; below the grid
 			return 0
 		}
-		all |= i
+		if e += bits.TrailingZeros32(b|1<<23) - 127 - 23; e < least {
+			if e < -24 {
+				return 0
+			}
+			least = e
+		}
 	}
-	if all == 0 {
+	if least == none {
 		return 0
 	}
-	return math.Ldexp(1, 53-24-24+bits.TrailingZeros64(all))
+	return math.Ldexp(1, 53-24+least)
 }
 
 // round makes y32 of y64. Each sum is chains of depth products and one of the blocks' sums.

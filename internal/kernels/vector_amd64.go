@@ -11,6 +11,23 @@ func init() {
 	convExactKernel.add(AVX2, convExactSIMD)
 }
 
+// tapsExact is dotExactGo of a conv's taps. Where no sum of two loses anything, as of fp16 values, whose sums often lie half way
+// between two float32, the rounding of the last is the only one.
+func tapsExact(a, b *[tapsSIMD]float32) float32 {
+	s, lost := 0.0, false
+	for j := range a {
+		t := float64(a[j]) * float64(b[j])
+		sum := s + t
+		z := sum - s
+		e := (s - (sum - z)) + (t - z) // Knuth's two-sum: what is lost
+		s, lost = sum, lost || e != 0  // of a NaN, too
+	}
+	if lost || s == 0 {
+		return dotExactGo(a[:], b[:])
+	}
+	return float32(s)
+}
+
 func convExactSIMD(out, w, x []float32) {
 	C := len(out)
 	if len(w) != tapsSIMD*C {
@@ -26,7 +43,7 @@ func convExactSIMD(out, w, x []float32) {
 			for j := range a {
 				a[j], b[j] = w[j*C+c], x[j*C+c]
 			}
-			out[c] = dotExactGo(a[:], b[:])
+			out[c] = tapsExact(&a, &b)
 		}
 	}
 }
