@@ -252,18 +252,21 @@ enter:
 // Requires: AVX, AVX2, F16C, FMA3
 TEXT ·rowsFastBF16R16(SB), NOSPLIT, $0-8
 	// rowsFastBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32.
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   120(AX), BX
-	MOVQ   160(AX), DX
-	MOVQ   32(AX), SI
-	MOVQ   152(AX), DI
-	MOVQ   CX, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVDQU magnitude16<>+0(SB), Y4
+	VMOVDQU belowGrid<>+0(SB), Y5
+	VMOVDQU gridSpan<>+0(SB), Y6
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    120(AX), BX
+	MOVQ    160(AX), DX
+	MOVQ    32(AX), SI
+	MOVQ    152(AX), DI
+	MOVQ    CX, R8
 
 row:
 	MOVQ   R8, CX
@@ -277,29 +280,31 @@ row:
 	JMP    enter
 
 loop:
-	VPMOVZXWD   (CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS (R9), Y4, Y0
-	VPMOVZXWD   16(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 32(R9), Y4, Y1
-	VPMOVZXWD   32(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 64(R9), Y4, Y2
-	VPMOVZXWD   48(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 96(R9), Y4, Y3
-	ADDQ        $0x00000080, R9
-	ADDQ        $0x00000040, CX
-	SUBQ        $0x20, DX
+	VPAND       (CX), Y4, Y7
+	VPSUBW      Y5, Y7, Y7
+	VPAND       32(CX), Y4, Y8
+	VPSUBW      Y5, Y8, Y8
+	VPMAXUW     Y8, Y7, Y7
+	VPSUBUSW    Y6, Y7, Y7
+	VPTEST      Y7, Y7
+	JNE         round
+	VPMOVZXWD   (CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS (R9), Y7, Y0
+	VPMOVZXWD   16(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 32(R9), Y7, Y1
+	VPMOVZXWD   32(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 64(R9), Y7, Y2
+	VPMOVZXWD   48(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 96(R9), Y7, Y3
+
+added:
+	ADDQ $0x00000080, R9
+	ADDQ $0x00000040, CX
+	SUBQ $0x20, DX
 
 enter:
 	CMPQ         DX, $0x20
@@ -317,6 +322,83 @@ enter:
 	JNE          row
 	VZEROUPPER
 	RET
+
+round:
+	VPMOVZXWD   (CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS (R9), Y7, Y0
+	VPMOVZXWD   16(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 32(R9), Y7, Y1
+	VPMOVZXWD   32(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 64(R9), Y7, Y2
+	VPMOVZXWD   48(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 96(R9), Y7, Y3
+	JMP         added
+
+DATA magnitude16<>+0(SB)/4, $0x7fff7fff
+DATA magnitude16<>+4(SB)/4, $0x7fff7fff
+DATA magnitude16<>+8(SB)/4, $0x7fff7fff
+DATA magnitude16<>+12(SB)/4, $0x7fff7fff
+DATA magnitude16<>+16(SB)/4, $0x7fff7fff
+DATA magnitude16<>+20(SB)/4, $0x7fff7fff
+DATA magnitude16<>+24(SB)/4, $0x7fff7fff
+DATA magnitude16<>+28(SB)/4, $0x7fff7fff
+DATA magnitude16<>+32(SB)/4, $0x7fff7fff
+DATA magnitude16<>+36(SB)/4, $0x7fff7fff
+DATA magnitude16<>+40(SB)/4, $0x7fff7fff
+DATA magnitude16<>+44(SB)/4, $0x7fff7fff
+DATA magnitude16<>+48(SB)/4, $0x7fff7fff
+DATA magnitude16<>+52(SB)/4, $0x7fff7fff
+DATA magnitude16<>+56(SB)/4, $0x7fff7fff
+DATA magnitude16<>+60(SB)/4, $0x7fff7fff
+GLOBL magnitude16<>(SB), RODATA|NOPTR, $64
+
+DATA belowGrid<>+0(SB)/4, $0x37003700
+DATA belowGrid<>+4(SB)/4, $0x37003700
+DATA belowGrid<>+8(SB)/4, $0x37003700
+DATA belowGrid<>+12(SB)/4, $0x37003700
+DATA belowGrid<>+16(SB)/4, $0x37003700
+DATA belowGrid<>+20(SB)/4, $0x37003700
+DATA belowGrid<>+24(SB)/4, $0x37003700
+DATA belowGrid<>+28(SB)/4, $0x37003700
+DATA belowGrid<>+32(SB)/4, $0x37003700
+DATA belowGrid<>+36(SB)/4, $0x37003700
+DATA belowGrid<>+40(SB)/4, $0x37003700
+DATA belowGrid<>+44(SB)/4, $0x37003700
+DATA belowGrid<>+48(SB)/4, $0x37003700
+DATA belowGrid<>+52(SB)/4, $0x37003700
+DATA belowGrid<>+56(SB)/4, $0x37003700
+DATA belowGrid<>+60(SB)/4, $0x37003700
+GLOBL belowGrid<>(SB), RODATA|NOPTR, $64
+
+DATA gridSpan<>+0(SB)/4, $0x107f107f
+DATA gridSpan<>+4(SB)/4, $0x107f107f
+DATA gridSpan<>+8(SB)/4, $0x107f107f
+DATA gridSpan<>+12(SB)/4, $0x107f107f
+DATA gridSpan<>+16(SB)/4, $0x107f107f
+DATA gridSpan<>+20(SB)/4, $0x107f107f
+DATA gridSpan<>+24(SB)/4, $0x107f107f
+DATA gridSpan<>+28(SB)/4, $0x107f107f
+DATA gridSpan<>+32(SB)/4, $0x107f107f
+DATA gridSpan<>+36(SB)/4, $0x107f107f
+DATA gridSpan<>+40(SB)/4, $0x107f107f
+DATA gridSpan<>+44(SB)/4, $0x107f107f
+DATA gridSpan<>+48(SB)/4, $0x107f107f
+DATA gridSpan<>+52(SB)/4, $0x107f107f
+DATA gridSpan<>+56(SB)/4, $0x107f107f
+DATA gridSpan<>+60(SB)/4, $0x107f107f
+GLOBL gridSpan<>(SB), RODATA|NOPTR, $64
 
 // func rowsFastI8(a *byte)
 // Requires: AVX, AVX2, F16C, FMA3
@@ -1644,18 +1726,21 @@ enter:
 // Requires: AVX, AVX2, F16C, FMA3, MMX+
 TEXT ·rowsAheadBF16R16(SB), NOSPLIT, $0-8
 	// rowsAheadBF16R16: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of 32, x float32. The lines 8192 bytes on are asked for.
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	MOVQ   a+0(FP), AX
-	MOVQ   (AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   120(AX), BX
-	MOVQ   160(AX), DX
-	MOVQ   32(AX), SI
-	MOVQ   152(AX), DI
-	MOVQ   CX, R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VMOVDQU magnitude16<>+0(SB), Y4
+	VMOVDQU belowGrid<>+0(SB), Y5
+	VMOVDQU gridSpan<>+0(SB), Y6
+	MOVQ    a+0(FP), AX
+	MOVQ    (AX), CX
+	MOVQ    48(AX), DX
+	MOVQ    120(AX), BX
+	MOVQ    160(AX), DX
+	MOVQ    32(AX), SI
+	MOVQ    152(AX), DI
+	MOVQ    CX, R8
 
 row:
 	MOVQ   R8, CX
@@ -1670,29 +1755,31 @@ row:
 
 loop:
 	PREFETCHT1  8192(CX)
-	VPMOVZXWD   (CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS (R9), Y4, Y0
-	VPMOVZXWD   16(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 32(R9), Y4, Y1
-	VPMOVZXWD   32(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 64(R9), Y4, Y2
-	VPMOVZXWD   48(CX), Y4
-	VPSLLD      $0x10, Y4, Y4
-	VCVTPS2PH   $0x00, Y4, X4
-	VCVTPH2PS   X4, Y4
-	VFMADD231PS 96(R9), Y4, Y3
-	ADDQ        $0x00000080, R9
-	ADDQ        $0x00000040, CX
-	SUBQ        $0x20, DX
+	VPAND       (CX), Y4, Y7
+	VPSUBW      Y5, Y7, Y7
+	VPAND       32(CX), Y4, Y8
+	VPSUBW      Y5, Y8, Y8
+	VPMAXUW     Y8, Y7, Y7
+	VPSUBUSW    Y6, Y7, Y7
+	VPTEST      Y7, Y7
+	JNE         round
+	VPMOVZXWD   (CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS (R9), Y7, Y0
+	VPMOVZXWD   16(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 32(R9), Y7, Y1
+	VPMOVZXWD   32(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 64(R9), Y7, Y2
+	VPMOVZXWD   48(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VFMADD231PS 96(R9), Y7, Y3
+
+added:
+	ADDQ $0x00000080, R9
+	ADDQ $0x00000040, CX
+	SUBQ $0x20, DX
 
 enter:
 	CMPQ         DX, $0x20
@@ -1710,3 +1797,26 @@ enter:
 	JNE          row
 	VZEROUPPER
 	RET
+
+round:
+	VPMOVZXWD   (CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS (R9), Y7, Y0
+	VPMOVZXWD   16(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 32(R9), Y7, Y1
+	VPMOVZXWD   32(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 64(R9), Y7, Y2
+	VPMOVZXWD   48(CX), Y7
+	VPSLLD      $0x10, Y7, Y7
+	VCVTPS2PH   $0x00, Y7, X7
+	VCVTPH2PS   X7, Y7
+	VFMADD231PS 96(R9), Y7, Y3
+	JMP         added

@@ -201,10 +201,9 @@ func rowsFastAhead(name string, ahead int, f format) {
 	}
 	describe(fmt.Sprintf("%s%s: for r < rows: dst[r] = sum of w[r*wStride:][i] * x[i] over i < n, n a multiple of %d, x float32.%s", name, f.name, step, asked))
 	acc := accumulators(4)
-	rowByRow(f, step, 4, func() { zero(acc) }, func(q *sequence) {
-		for at := 0; ahead > 0 && at < step*f.bits/8; at += 64 {
-			PREFETCHT1(Mem{Base: q.w, Disp: ahead + at})
-		}
+	var seq *sequence
+	add := func(f format) {
+		q := seq
 		blk := q.block(0)
 		for i := range step / 8 {
 			x := Mem{Base: q.x, Disp: 32 * i}
@@ -217,6 +216,23 @@ func rowsFastAhead(name string, ahead int, f format) {
 			f.load(y, f.at(q.row(0), i), blk)
 			VFMADD231PS(x, y, acc[i%4])
 		}
+	}
+	var grid *gridTest
+	if f.name == "BF16R16" {
+		grid = newGridTest()
+	}
+	rowByRow(f, step, 4, func() { zero(acc) }, func(q *sequence) {
+		seq = q
+		for at := 0; ahead > 0 && at < step*f.bits/8; at += 64 {
+			PREFETCHT1(Mem{Base: q.w, Disp: ahead + at})
+		}
+		if grid == nil {
+			add(f)
+			return
+		}
+		grid.unless(q.w, step, "round")
+		add(formatOf("BF16"))
+		Label("added")
 	}, func(q *sequence) {
 		VADDPS(acc[1], acc[0], acc[0])
 		VADDPS(acc[3], acc[2], acc[2])
@@ -225,6 +241,52 @@ func rowsFastAhead(name string, ahead int, f format) {
 		lanes32(acc[0], h)
 		q.putSum32(h)
 	})
+	if grid != nil {
+		Label("round")
+		add(f)
+		JMP(LabelRef("added"))
+	}
+}
+
+// gridTest finds the bf16 that are no binary16: those below 2^-17, whose last bits lie below 2^-24, and those from 2^16 on. The rest
+// have fewer bits than binary16 and need no rounding, which takes twice as long as all else.
+type gridTest struct{ magnitude, least, span reg.VecVirtual }
+
+func newGridTest() *gridTest {
+	g := &gridTest{YMM(), YMM(), YMM()}
+	VMOVDQU(magnitude16(), g.magnitude)
+	VMOVDQU(belowGrid(), g.least)
+	VMOVDQU(gridSpan(), g.span)
+	return g
+}
+
+// unless jumps where one of n weights from w on, a multiple of 32, is none.
+func (g *gridTest) unless(w reg.Register, n int, label string) {
+	var most reg.VecVirtual
+	for i := range n / 16 {
+		y := YMM()
+		VPAND(Mem{Base: w, Disp: 32 * i}, g.magnitude, y)
+		VPSUBW(g.least, y, y) // as without sign: what is less is large
+		if most == nil {
+			most = y
+			continue
+		}
+		VPMAXUW(y, most, most)
+	}
+	VPSUBUSW(g.span, most, most)
+	VPTEST(most, most)
+	JNE(LabelRef(label))
+}
+
+var gridSpan = constants("gridSpan", func(int) Constant { return U32((0x4780 - 0x3700 - 1) * 0x10001) }, 16)
+
+func formatOf(name string) format {
+	for _, f := range formats {
+		if f.name == name {
+			return f
+		}
+	}
+	panic(name)
 }
 
 // tallRows is how many rows a tall kernel takes side by side: each has one accumulator.
