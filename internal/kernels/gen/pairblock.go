@@ -36,7 +36,7 @@ var pairQs = []pairQ{
 	}, (*quickWalk).roundedU4},
 }
 
-// roundedI8 is rounded, its scales in registers: of two loads a cycle the weights and x take most.
+// roundedI8 is rounded, its scales in registers: loads are what a core has two of a cycle.
 func (k *quickWalk) roundedI8() (w []reg.VecVirtual, steps []func()) {
 	y, r := k.vecs(), k.vecs()
 	var s, s1 reg.VecVirtual
@@ -78,8 +78,6 @@ func (p pairQ) emit() {
 	a := Load(Param("a"), GP64())
 	k := &quickWalk{walk: newWalk(format{name: p.name, bits: p.bits, block: scaleF16}, a, 1), zmm: true, x: GP64()}
 	count, dst, begin, left := load64(a, argRows), load64(a, argDst), load64(a, argSqs), GP64()
-	c := ZMM()
-	VBROADCASTSS(Mem{Base: begin}, c)
 	h, l, sum := zmms(8), zmms(8), zmms(2)
 	p.regs(k)
 	if k.off != nil {
@@ -91,7 +89,7 @@ func (p pairQ) emit() {
 	}
 	q := quick{bits: p.bits, zmm: true, wide: true, row: func(k *quickWalk) []func() {
 		w, steps := p.weights(k)
-		t := zmms(2)
+		t, x := zmms(2), zmms(2)
 		at := func(i int) int { return (2*k.b + i) % len(h) }
 		both := func(f func(i int)) func() {
 			return func() {
@@ -102,9 +100,10 @@ func (p pairQ) emit() {
 		}
 		return append(steps,
 			both(func(i int) { VMOVAPS(h[at(i)], t[i]) }),
-			both(func(i int) { VFMADD231PS(k.tokens(16*i, 4), w[i], h[at(i)]) }),
+			both(func(i int) { VMOVUPS(k.tokens(16*i, 4), x[i]) }),
+			both(func(i int) { VFMADD231PS(x[i], w[i], h[at(i)]) }),
 			both(func(i int) { VSUBPS(t[i], h[at(i)], t[i]) }),
-			both(func(i int) { VFMSUB132PS(k.tokens(16*i, 4), t[i], w[i]) }), // w*x - d
+			both(func(i int) { VFMSUB132PS(x[i], t[i], w[i]) }), // w*x - d
 			both(func(i int) { VADDPS(w[i], l[at(i)], l[at(i)]) }))
 	}}
 	Label("row")
@@ -119,7 +118,7 @@ func (p pairQ) emit() {
 	CMOVQLT(left, k.n)
 	SUBQ(k.n, left)
 	for i := range h {
-		VMOVAPS(c, h[i])
+		VBROADCASTSS(Mem{Base: begin}, h[i])
 		VPXORD(l[i], l[i], l[i])
 	}
 	SUBQ(U32(32*quickRound), k.n)
@@ -137,6 +136,8 @@ func (p pairQ) emit() {
 	k.blocks(q, 1, 128)
 	JGE(LabelRef("one"))
 	Label("done")
+	c := ZMM()
+	VBROADCASTSS(Mem{Base: begin}, c)
 	joinPairs(c, h, l, sum)
 	TESTQ(left, left)
 	JNE(LabelRef("block"))
