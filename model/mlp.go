@@ -26,9 +26,7 @@ func (m *MLP) rows(out, x []float32, rows int, batch *ragged.Batch) {
 		m.linear(up, x, rows, m.Up, batch)
 		m.linear(gate, x, rows, m.Gate, batch)
 	} else {
-		batch.Arith.Products(batch.Pool, x, rows, kernels.Product{Out: up, W: m.Up}, kernels.Product{Out: gate, W: m.Gate})
-		batch.Round(m.Contract, precision.Linear, up)
-		batch.Round(m.Contract, precision.Linear, gate)
+		batch.Linears(m.Contract, x, kernels.Product{Out: up, W: m.Up}, kernels.Product{Out: gate, W: m.Gate})
 	}
 	m.swiglu(gate, up, batch)
 	m.linear(out, gate, rows, m.Down, batch)

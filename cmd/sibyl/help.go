@@ -33,13 +33,14 @@ Exit codes: 0 ok, 1 mismatch, 2 usage or bad input, 3 inconclusive, 130 interrup
 // version is the release; versionText adds the commit when the build knows it.
 const version = "0.1.0"
 
-// versionText is what --version prints: "sibyl 0.1.0 (1a2b3c4d, go1.26.8 linux/amd64, avx2)".
+// versionText is what --version prints: "sibyl 0.1.0 (1a2b3c4d, go1.26.8 linux/amd64, avx2)", with what
+// fast results depend on last.
 func versionText() string {
 	parts := []string{}
 	if commit := buildCommit(); commit != "" {
 		parts = append(parts, commit)
 	}
-	parts = append(parts, fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH), kernels.Active().String())
+	parts = append(parts, fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH), kernels.InUse())
 	return fmt.Sprintf("sibyl %s (%s)", version, strings.Join(parts, ", "))
 }
 

@@ -1,6 +1,10 @@
 package kernels
 
-import "sibyl/precision"
+import (
+	"fmt"
+
+	"sibyl/precision"
+)
 
 // Arith is one arithmetic: a table of functions, each computing its named operation to float32. Exact and fast are
 // two tables; the math asks the table and never which one it has. Elementwise products and sums of float32 need
@@ -10,8 +14,8 @@ type Arith struct {
 
 	// Linear is out[t, o] = sum_i w[o, i] * x[t, i]; x [rows, w.Cols], out [rows, w.Rows].
 	Linear func(p *Pool, out, x []float32, rows int, w *Matrix)
-	// Linears, if not nil, is Linear of one x with several weights of one width, with the bits of each by itself: x is prepared
-	// once, and threads meet once. Who replaces Linear replaces it too, or leaves nil here.
+	// Linears, if not nil, is Linear of one x with several weights of one width, with the bits of each by itself: for more than a
+	// few rows x is prepared once, and threads meet twice. Who replaces Linear replaces it, too, or sets nil here.
 	Linears func(p *Pool, x []float32, rows int, products []Product)
 	// Matmul is Linear where the exported graphs multiply operands of equal batch dimensions instead of one weight by a
 	// batch: out_proj, o_proj and the products of a routed expert. A runtime may sum the two kinds differently.
@@ -57,8 +61,17 @@ type Product struct {
 	W   *Matrix
 }
 
-// Products is Linear of x with each of several weights of one width.
+// Products is Linear of x [rows, Cols] with each of several weights of Cols columns; others are a mistake of the caller's, and
+// panic.
 func (a *Arith) Products(p *Pool, x []float32, rows int, products ...Product) {
+	if len(products) == 0 {
+		return
+	}
+	for _, o := range products[1:] {
+		if o.W.Cols != products[0].W.Cols {
+			panic(fmt.Sprintf("kernels: products of one x with weights of %d and of %d columns", products[0].W.Cols, o.W.Cols))
+		}
+	}
 	if a.Linears == nil {
 		oneByOneOf(a.Linear)(p, x, rows, products)
 		return

@@ -47,7 +47,7 @@ func (s *twofold) products(w, x []float32) {
 // 2005, proposition 4.5).
 func (s *twofold) bounded(n int) (sum, bound float64) {
 	sum = s.sum + s.lost
-	nu := float64(n+16) * 0x1p-53 // sixteen lanes more than the terms
+	nu := float64(n+16) * 0x1p-53 // eight lanes, and what they add
 	return sum, math.Abs(sum)*0x1p-51 + 2*nu*nu*s.abs
 }
 

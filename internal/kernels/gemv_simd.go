@@ -37,7 +37,7 @@ func newGEMV(w *Matrix, tokens int) *gemv {
 	if g.most = g.k.rows; g.most == 0 {
 		g.most = groupRows
 		if tokens > 1 {
-			g.most = min(max(1, groupBytes/max(1, w.rowStride())), groupRows)
+			g.most = min(max(tallRows, groupBytes/max(1, w.rowStride())&^(tallRows-1)), groupRows)
 		}
 	}
 	if w.rowsKernel() == nil {

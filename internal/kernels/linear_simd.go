@@ -71,7 +71,8 @@ func linearAloneSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w 
 	if g.quick != nil && g.quick(p, out, x, rows, w) {
 		return
 	}
-	const group = 4
+	// A row's sum may depend on whether it is one of tallRows: parts of whole groups, for any tokens and threads, leave it alone.
+	const group = tallRows
 	p.For((w.Rows+group-1)/group, group*w.Cols*rows/simdSpeed, func(lo, hi int) {
 		gemvFastSIMD(out, x, rows, w, group*lo, min(group*hi, w.Rows))
 	})
@@ -85,7 +86,7 @@ func linearFastSIMD(g *tiling[float32], p *Pool, out, x []float32, rows int, w *
 	linearsFastSIMD(g, p, x, rows, []Product{{out, w}})
 }
 
-// linearsFast is linearFastSIMD of more than a few tokens with several weights.
+// linearsFastSIMD is linearFastSIMD of more than a few tokens with several weights.
 func linearsFastSIMD(g *tiling[float32], p *Pool, x []float32, rows int, products []Product) {
 	n := products[0].W.Cols
 	together := tokenBlock(n, 4)

@@ -143,6 +143,8 @@ type pairBlockRows struct {
 	scales quickRows
 	args   rowsArgs
 	wide   *lent[float64] // the token as again wants it, once it is wanted
+	begin  float32        // of the sums
+	sum    float64        // of the row that is made again
 }
 
 // rows is out[lo..hi]. Rows with scales that are not quick, or with sums that have no binade, take rowsKernel.
@@ -182,9 +184,9 @@ func (q *pairBlockProduct) rows(out []float32, lo, hi int) {
 
 // sums makes those of rows from first on, whose scales are prepared, begun at 1.5*2^k.
 func (at *pairBlockRows) sums(dst []float64, first, k int) {
-	begin := float32(math.Ldexp(1.5, k))
+	at.begin = float32(math.Ldexp(1.5, k))
 	at.point(first, 0, len(dst))
-	at.args.x, at.args.dst, at.args.sqs = unsafe.Pointer(&at.x[0]), unsafe.Pointer(&dst[0]), unsafe.Pointer(&begin)
+	at.args.x, at.args.dst, at.args.sqs = unsafe.Pointer(&at.x[0]), unsafe.Pointer(&dst[0]), unsafe.Pointer(&at.begin)
 	at.args.call(at.k.run)
 }
 
@@ -207,14 +209,13 @@ func (at *pairBlockRows) again(out []float32, first, r int, largest float64) {
 		at.wide = scratch64.get(n)
 		at.k.wide(at.wide.x[:n], tok.x)
 	}
-	var sum float64
 	at.point(first, r, 1)
-	at.args.x, at.args.dst = unsafe.Pointer(&at.wide.x[0]), unsafe.Pointer(&sum)
+	at.args.x, at.args.dst = unsafe.Pointer(&at.wide.x[0]), unsafe.Pointer(&at.sum)
 	at.args.call(at.k.again)
 	abs := largest * tok.two * math.Sqrt(float64(n)) * (1 + 0x1p-20) // at least sum |w||x|
-	v, ok := precision.Near(sum, abs*float64(n/32+8)*0x1p-53)
+	v, ok := precision.Near(at.sum, abs*float64(n/32+8)*0x1p-53)
 	if !ok && abs < tok.exact {
-		v, ok = float32(sum), true
+		v, ok = float32(at.sum), true
 	}
 	if !ok {
 		gemvExactSIMD(out, at.tokens, at.w, first+r, first+r+1)

@@ -29,6 +29,8 @@ func mostBF16R16(bits uint32) float64 {
 
 func mostBF16(bits uint32) float64 { return float64(precision.BF16ToF32(uint16(bits))) }
 
+func init() { asksAhead = readsBetterAsked() }
+
 // readsBetterAsked: AMD's family 1Ah, Zen 5, and later ones; others have not been measured, or lost by it (gen/rows.go).
 func readsBetterAsked() bool {
 	maker, signature := processor()

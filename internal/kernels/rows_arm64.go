@@ -16,9 +16,6 @@ var (
 	rowsU4      = &rowsKernel{2, 32, rowsFastU4, rowsExactU4, eachRow(unpackU4), nil, 0, nil, nil}
 )
 
-// readsBetterAsked: what NEON's kernels ask for is in rowsArgs.ahead.
-func readsBetterAsked() bool { return false }
-
 // eachRow unpacks rows one by one by what unpacks one.
 func eachRow(f func(a *byte)) func(a *byte) {
 	return func(p *byte) {

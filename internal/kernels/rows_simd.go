@@ -43,10 +43,6 @@ type rowsKernel struct {
 	ahead func(a *byte)
 }
 
-// asksAhead says that this processor reads long streams best with lines asked for ahead: then fast and tall are not taken where
-// there is ahead. Tests set it.
-var asksAhead = readsBetterAsked()
-
 // From so many columns on, rows are taken by tall: x has 16 KB then.
 const (
 	tallRows = 8

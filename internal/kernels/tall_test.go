@@ -88,6 +88,24 @@ func TestTallLinear(t *testing.T) {
 	}
 }
 
+// TestLongAlone: nor do rows of weights that are long enough for the kernels of this file depend on the tokens beside a token, on
+// threads, or on how loops are parted.
+func TestLongAlone(t *testing.T) {
+	r := rand.New(rand.NewPCG(77, 4))
+	for _, k := range kinds() {
+		if k.f > BF16 {
+			continue
+		}
+		for _, rows := range []int{997, 1024} {
+			const tokens, cols = 3, tallCols + 70
+			x := guarded[float32](t, tokens*cols, true)
+			fill(r, x, 0)
+			c := newLinearCase(storedMatrix(t, r, k, rows, cols, 0), x, tokens)
+			bothWays(t, func() { checkAlone(t, c) })
+		}
+	}
+}
+
 // bothWays runs f with streams asked for ahead, and not.
 func bothWays(t *testing.T, f func()) {
 	was := asksAhead

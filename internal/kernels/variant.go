@@ -120,6 +120,18 @@ func best() Level {
 // Active is the level in use.
 func Active() Level { return active }
 
+// asksAhead says that this processor reads long streams best with lines asked for ahead: then products go by rowsKernel.ahead
+// where there is one, not by fast or tall. Those long enough for tall are then summed in another order. Tests set it.
+var asksAhead bool
+
+// InUse is what fast results depend on: the level, and whether this processor's rows ask ahead.
+func InUse() string {
+	if asksAhead && (active == AVX2 || active == AVX512) {
+		return active.String() + ", reading ahead"
+	}
+	return active.String()
+}
+
 func init() { active = best() }
 
 // Use chooses the kernels of all later calls: "" the best this machine runs, or one of the names of Levels. It must

@@ -268,22 +268,25 @@ func TestLinearFastVariants(t *testing.T) {
 // form, for any number of rows, threads and tails.
 func TestLinearAlone(t *testing.T) {
 	for _, special := range []int{0, 40} {
-		linearCases(t, special, func(c *linearCase) {
-			for l, alone := range linearAloneKernel.variants {
-				if alone == nil || !usable(Level(l)) {
-					continue
-				}
-				all, one := c.run(t, *alone), make([]float32, c.w.Rows)
-				for i := range c.tokens {
-					(*linearFastKernel.variants[l])(NewPool(1+i%3), one, c.x[i*c.w.Cols:][:c.w.Cols], 1, c.w)
-					for o, want := range one {
-						if got := all[i*c.w.Rows+o]; !same(got, want) {
-							t.Fatalf("%v, %v: [%d, %d] = %x, by itself %x", Level(l), c, i, o, got, want)
-						}
-					}
+		linearCases(t, special, func(c *linearCase) { checkAlone(t, c) })
+	}
+}
+
+func checkAlone(t *testing.T, c *linearCase) {
+	t.Helper()
+	for l, alone := range linearAloneKernel.variants {
+		if alone == nil || !usable(Level(l)) {
+			continue
+		}
+		all, one := c.run(t, *alone), make([]float32, c.w.Rows)
+		for i := range c.tokens {
+			(*linearFastKernel.variants[l])(NewPool(1+i%3), one, c.x[i*c.w.Cols:][:c.w.Cols], 1, c.w)
+			for o, want := range one {
+				if got := all[i*c.w.Rows+o]; !same(got, want) {
+					t.Fatalf("%v, %v: [%d, %d] = %x, by itself %x", Level(l), c, i, o, got, want)
 				}
 			}
-		})
+		}
 	}
 }
 

@@ -248,8 +248,8 @@ func rowsFastAhead(name string, ahead int, f format) {
 	}
 }
 
-// gridTest finds the bf16 that are no binary16: those below 2^-17, whose last bits lie below 2^-24, and those from 2^16 on. The rest
-// have fewer bits than binary16 and need no rounding, which takes twice as long as all else.
+// gridTest finds the bf16 that may be no binary16: those below 2^-17, whose last bits lie below 2^-24, zero among them, and those from
+// 2^16 on. The rest have fewer bits than binary16 and need no rounding, which takes twice as long as all else.
 type gridTest struct{ magnitude, least, span reg.VecVirtual }
 
 func newGridTest() *gridTest {
