@@ -46,6 +46,7 @@ block:
 	VPXORD       Z15, Z15, Z15
 	SUBQ         $0x00000080, DX
 	JL           rest
+	PCALIGN      $0x40
 
 loop:
 	PREFETCHT1   16384(CX)
@@ -276,6 +277,7 @@ block:
 	VPXORD       Z15, Z15, Z15
 	SUBQ         $0x00000080, DX
 	JL           rest
+	PCALIGN      $0x40
 
 loop:
 	PREFETCHT1  16384(CX)
@@ -493,6 +495,7 @@ block:
 	VPXORD       Z15, Z15, Z15
 	SUBQ         $0x00000080, DX
 	JL           rest
+	PCALIGN      $0x40
 
 loop:
 	PREFETCHT1   16384(CX)

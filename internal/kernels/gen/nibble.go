@@ -38,7 +38,7 @@ func (p nibble) emit() {
 	for _, z := range sum {
 		VPXORD(z, z, z)
 	}
-	Label("loop")
+	loop("loop")
 	PREFETCHT1(Mem{Base: w, Disp: 8192})
 	MOVL(Mem{Base: off}, at)
 	t := zmmOf(Mem{Base: table, Index: at.As64(), Scale: 1})

@@ -99,7 +99,7 @@ func (p pair) emit() {
 		VMOVAPS(c, h[i])
 		VPXORD(l[i], l[i], l[i])
 	}
-	Label("loop")
+	loop("loop")
 	for at := 0; at < 8*p.bits; at += 64 {
 		PREFETCHT1(Mem{Base: q, Disp: pairAhead + at})
 	}

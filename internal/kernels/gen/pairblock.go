@@ -123,7 +123,7 @@ func (p pairQ) emit() {
 	}
 	SUBQ(U32(32*quickRound), k.n)
 	JL(LabelRef("rest"))
-	Label("loop")
+	loop("loop")
 	for at := 0; at < 4*p.bits*quickRound; at += 64 {
 		PREFETCHT1(Mem{Base: k.w, Disp: quickAhead + at})
 	}
