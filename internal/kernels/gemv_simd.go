@@ -172,12 +172,7 @@ func (t *token) prepare(k *rowsKernel) {
 	if k.most == nil {
 		return
 	}
-	var s [4]float64
-	for i, v := range t.wide {
-		s[i&3] += math.Abs(v)
-	}
-	t.one = (s[0] + s[1]) + (s[2] + s[3])
-	t.one *= 1 + 0x1p-20 // covers this sum's own rounding
+	t.one = norm1(t.wide)
 	if k.scale == 0 {
 		return
 	}

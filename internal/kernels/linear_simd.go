@@ -233,7 +233,7 @@ func linearsExactSIMD(g *tiling[float64], p *Pool, x []float32, rows int, produc
 			g.eachStripe(products, padded, lo, hi, func(s *stripe, o Product) func() {
 				s.y64, s.w64 = scratch64.get(g.stripe*padded), scratch64.get(g.rows*depth)
 				below := exact
-				if !o.W.onF16Grid() {
+				if halves && !o.W.onF16Grid() { // where none is, exact says so already
 					below = make([]float64, padded)
 				}
 				return func() {

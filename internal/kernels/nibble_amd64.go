@@ -3,7 +3,6 @@
 package kernels
 
 import (
-	"math"
 	"unsafe"
 
 	"sibyl/precision"
@@ -14,18 +13,26 @@ import (
 type nibbleKernel struct {
 	*quickKernel
 	run     func(a *byte)
-	largest func(most uint32) float64 // what no weight of scales and minvals up to most exceeds
+	largest func(q *quickRows, most uint32) float64 // what no weight exceeds, of rows whose largest scale has the bits most
 }
 
 var (
-	nibbleI4 = &nibbleKernel{quickRoundI4AVX512, exactI4x8, func(most uint32) float64 { return 8 * float64(precision.F16ToF32(uint16(most))) }}
-	// 15 scales and a minval, each rounded up by 2^-8 at most.
-	nibbleU4 = &nibbleKernel{quickRoundU4AVX512, exactU4x8, func(most uint32) float64 { return 16.5 * float64(precision.BF16ToF32(uint16(most))) }}
+	nibbleI4 = &nibbleKernel{quickRoundI4AVX512, exactI4x8, largestI4}
+	nibbleU4 = &nibbleKernel{quickRoundU4AVX512, exactU4x8, largestU4}
 )
+
+func largestI4(_ *quickRows, most uint32) float64 {
+	return 8 * float64(precision.F16ToF32(uint16(most)))
+}
+
+// largestU4 is 15 scales and a minval, both roundings of 2^-8 at most.
+func largestU4(q *quickRows, _ uint32) float64 {
+	return (15*float64(precision.BF16ToF32(uint16(q.mostScale))) + float64(precision.BF16ToF32(uint16(q.mostLow)))) * (1 + 0x1p-6)
+}
 
 func (m *Matrix) nibble() *nibbleKernel {
 	switch {
-	case m.Round != precision.F32 || m.Blocks.Axis != 1 || m.Blocks.Size != blockSize:
+	case !m.inBlocks():
 	case m.Format == I4Block:
 		return nibbleI4
 	case m.Format == U4Minval:
@@ -63,17 +70,8 @@ func linearNibbles(p *Pool, out []float32, tokens []token, w *Matrix) bool {
 	for t := range own {
 		tokens[t].prepare(w.rowsKernel())
 		own[t].wide = mem.x[t*n:][:n]
-		var s [4]float64
-		for i := 0; i < n; i += 16 {
-			x, y := tokens[t].x[i:][:16], own[t].wide[i:][:16]
-			for j := range 8 {
-				a, b := float64(x[2*j]), float64(x[2*j+1])
-				y[j], y[8+j] = a, b
-				s[j%2] += math.Abs(a)
-				s[2+j%2] += math.Abs(b)
-			}
-		}
-		own[t].one = (s[0] + s[1] + s[2] + s[3]) * (1 + 0x1p-20) // covers this sum's own rounding
+		exactNibbles(own[t].wide, tokens[t].x)
+		own[t].one = norm1(own[t].wide)
 	}
 	const group = 4
 	p.For((w.Rows+group-1)/group, 2*group*n*len(tokens)/simdSpeed, func(lo, hi int) {
@@ -90,17 +88,12 @@ func gemvNibbles(k *nibbleKernel, out []float32, tokens []token, own []nibbleTok
 	mem, sums := scratch32.get(3*places), scratch64.get(batch)
 	defer scratch32.put(mem)
 	defer scratch64.put(sums)
-	q := quickRows{scale: mem.x[:places], low: mem.x[places : 2*places], off: mem.x[2*places:]}
+	q := quickRowsIn(mem.x, places)
 	var a rowsArgs
 	a.table, a.dst = unsafe.Pointer(unsafe.SliceData(k.table())), unsafe.Pointer(&sums.x[0])
 	for first := lo; first < hi; first += batch {
 		last := min(first+batch, hi)
-		s := w.Blocks.Scale[2*first*per : 2*last*per]
-		var low []byte
-		if w.Format == U4Minval {
-			low = w.Blocks.Min[2*first*per : 2*last*per]
-		}
-		least, most := k.prepare(&q, s, low)
+		least, most := k.scales(&q, w, first, last)
 		if least < k.least || most > k.most {
 			gemvExactSIMD(out, tokens, w, first, last)
 			continue
@@ -108,7 +101,7 @@ func gemvNibbles(k *nibbleKernel, out []float32, tokens []token, own []nibbleTok
 		a.point(w, first, 0, n)
 		a.scale, a.min, a.off = unsafe.Pointer(&q.scale[0]), unsafe.Pointer(&q.low[0]), unsafe.Pointer(&q.off[0])
 		a.rows = last - first
-		largest := k.largest(most)
+		largest := k.largest(&q, most)
 		for t := range tokens {
 			a.x = unsafe.Pointer(&own[t].wide[0])
 			a.call(k.run)

@@ -28,18 +28,10 @@ var (
 func largestI8(_ *quickRows, most uint32) float64 {
 	return 128 * float64(precision.F16ToF32(uint16(most)))
 }
-func largestI4(_ *quickRows, most uint32) float64 {
-	return 8 * float64(precision.F16ToF32(uint16(most)))
-}
-
-// largestU4 is 15 scales and a minval, both roundings of 2^-8 at most.
-func largestU4(q *quickRows, _ uint32) float64 {
-	return (15*float64(precision.BF16ToF32(uint16(q.mostScale))) + float64(precision.BF16ToF32(uint16(q.mostLow)))) * (1 + 0x1p-6)
-}
 
 // pairBlocks gives the kernel for the stored form, nil if there is none.
 func (m *Matrix) pairBlocks() *pairBlockKernel {
-	if m.Round != precision.F32 || m.Blocks.Axis != 1 || m.Blocks.Size != blockSize {
+	if !m.inBlocks() {
 		return nil
 	}
 	switch m.Format {
@@ -156,16 +148,10 @@ func (q *pairBlockProduct) rows(out []float32, lo, hi int) {
 	mem, sums := scratch32.get(3*places), scratch64.get(batch)
 	defer scratch32.put(mem)
 	defer scratch64.put(sums)
-	at := pairBlockRows{pairBlockProduct: q}
-	at.scales = quickRows{scale: mem.x[:places], low: mem.x[places : 2*places], off: mem.x[2*places:]}
+	at := pairBlockRows{pairBlockProduct: q, scales: quickRowsIn(mem.x, places)}
 	for first := lo; first < hi; first += batch {
 		last := min(first+batch, hi)
-		s := w.Blocks.Scale[2*first*per : 2*last*per]
-		var low []byte
-		if w.Format == U4Minval {
-			low = w.Blocks.Min[2*first*per : 2*last*per]
-		}
-		least, most := k.prepare(&at.scales, s, low)
+		least, most := k.scales(&at.scales, w, first, last)
 		largest := k.largest(&at.scales, most)
 		e := q.binade(largest)
 		if least < k.least || most > k.most || e > mostPair {

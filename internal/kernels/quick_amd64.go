@@ -44,7 +44,7 @@ var (
 // quick gives the kernel for the stored form, nil if there is none. A contract with binary16 weights has R16(q*s); where
 // the weights are float32, the scale multiplies a block's sum instead, which is within 2^-11 of every weight.
 func (m *Matrix) quick(wide bool) *quickKernel {
-	if m.Round != precision.F32 || m.Blocks.Axis != 1 || m.Blocks.Size != blockSize {
+	if !m.inBlocks() {
 		return nil
 	}
 	scaled := m.Asked == precision.F32
@@ -78,6 +78,21 @@ type quickRows struct {
 	scale, low, off []float32
 	// Where there are minvals, the bits of the largest scale and minval, without sign.
 	mostScale, mostLow uint32
+}
+
+// quickRowsIn cuts three places out of mem.
+func quickRowsIn(mem []float32, places int) quickRows {
+	return quickRows{scale: mem[:places], low: mem[places : 2*places], off: mem[2*places:]}
+}
+
+// scales prepares those of rows first..last of w, with their minvals.
+func (k *quickKernel) scales(q *quickRows, w *Matrix, first, last int) (least, most uint32) {
+	per := w.Cols / blockSize
+	var low []byte
+	if w.Format == U4Minval {
+		low = w.Blocks.Min[2*first*per : 2*last*per]
+	}
+	return k.prepare(q, w.Blocks.Scale[2*first*per:2*last*per], low)
 }
 
 // widened runs a loop that takes scales by sixteen over all of them: the last ones come from a copy. It gives the loop the
@@ -175,19 +190,14 @@ func gemvQuick(k *quickKernel, out, x, ordered []float32, rows int, w *Matrix, l
 	places := batch*per + 16
 	mem := scratch32.get(3 * places)
 	defer scratch32.put(mem)
-	q := quickRows{scale: mem.x[:places], low: mem.x[places : 2*places], off: mem.x[2*places:]}
+	q := quickRowsIn(mem.x, places)
 	var a rowsArgs
 	if k.table != nil {
 		a.table = unsafe.Pointer(unsafe.SliceData(k.table()))
 	}
 	for first := lo; first < hi; first += batch {
 		last := min(first+batch, hi)
-		s := w.Blocks.Scale[2*first*per : 2*last*per]
-		var low []byte
-		if w.Format == U4Minval {
-			low = w.Blocks.Min[2*first*per : 2*last*per]
-		}
-		if least, most := k.prepare(&q, s, low); least < k.least || most > k.most {
+		if least, most := k.scales(&q, w, first, last); least < k.least || most > k.most {
 			if last-first == 1 {
 				gemvFastSIMD(out, x, rows, w, first, last)
 				continue
@@ -269,7 +279,7 @@ func exactOrder(dst []float64, x []float32, lanes int) {
 
 // linearExactQuick is the exact product of a few tokens with bytes in blocks of 32, by run, which takes so many at once.
 func linearExactQuick(run func(a *byte), lanes int, p *Pool, out []float32, tokens []token, w *Matrix) bool {
-	if w.Format != I8Block || w.Round != precision.F32 || w.Blocks.Axis != 1 || w.Blocks.Size != blockSize {
+	if w.Format != I8Block || !w.inBlocks() {
 		return false
 	}
 	n := w.Cols

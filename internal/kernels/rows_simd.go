@@ -54,10 +54,15 @@ func (a *rowsArgs) call(f func(a *byte)) { f((*byte)(unsafe.Pointer(a))) }
 // blockSize is the only block the assembly knows: every published bundle's.
 const blockSize = 32
 
+// inBlocks says whether the blocks of a quantized m are those that the assembly knows.
+func (m *Matrix) inBlocks() bool {
+	return m.Round == precision.F32 && m.Blocks.Axis == 1 && m.Blocks.Size == blockSize
+}
+
 // rowsKernel is the assembly for the stored form, nil if there is none: other blocks, blocks along columns, rows that
 // are computed, and roundings that no contract asks for. Those are decoded row by row.
 func (m *Matrix) rowsKernel() *rowsKernel {
-	quantized := m.Round == precision.F32 && m.Blocks.Axis == 1 && m.Blocks.Size == blockSize
+	quantized := m.inBlocks()
 	switch {
 	case m.Format == F32 && m.Round == precision.F32:
 		return rowsF32

@@ -42,6 +42,15 @@ func norm(sq float64) float64 { return math.Sqrt(sq) * (1 + 0x1p-20) }
 // widenNorm writes x as float64 and gives a bound on its norm.
 func widenNorm(dst []float64, x []float32) float64 { return norm(widen64(dst, x)) }
 
+// norm1 is a bound on the sum of the magnitudes: the slack covers its own rounding.
+func norm1(x []float64) float64 {
+	var s [4]float64
+	for i, v := range x {
+		s[i&3] += math.Abs(v)
+	}
+	return ((s[0] + s[1]) + (s[2] + s[3])) * (1 + 0x1p-20)
+}
+
 // norm2of is a bound on |x|.
 func norm2of(x []float32) float64 {
 	var s0, s1, s2, s3 float64
